@@ -1,0 +1,32 @@
+"""Methods by name. To add one, write its module and add a line here (docs/adding.md)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from render.errors import UserError
+from render.methods.base import Method
+
+# name -> "module:class"; modules load on demand, so an optional package never blocks the others.
+_METHODS = {
+    "kbuffer": "render.methods.kbuffer:KBufferMethod",
+    "bpcr": "render.methods.npf:Bpcr",
+    "frepcr": "render.methods.npf:Frepcr",
+}
+
+
+def method_names() -> list[str]:
+    """All registered names, the default first."""
+    return list(_METHODS)
+
+
+def method_class(name: str) -> type[Method]:
+    """The class registered as ``name``.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    if name not in _METHODS:
+        raise UserError(f"--method {name}: unknown method, expected one of {', '.join(_METHODS)}.")
+    module, _, attribute = _METHODS[name].partition(":")
+    return getattr(import_module(module), attribute)

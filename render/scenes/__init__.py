@@ -1,0 +1,1 @@
+"""Scenes: data structures and one reader per file format."""

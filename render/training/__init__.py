@@ -1,0 +1,1 @@
+"""Training: the step loop, losses, metrics, evaluation protocol and checkpoints."""
