@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 LEAF = 3
 
 
@@ -20,9 +21,9 @@ class Tree(NamedTuple):
 
     lo: Floats  # [M, 3]
     hi: Floats  # [M, 3]
-    first: NDArray[np.int64]  # [M]
-    count: NDArray[np.int64]  # [M]
-    order: NDArray[np.int64]  # [N] primitive ids
+    first: Ints  # [M]
+    count: Ints  # [M]
+    order: Ints  # [N] primitive ids
 
 
 def _area(lo: Floats, hi: Floats) -> Floats:
@@ -31,7 +32,7 @@ def _area(lo: Floats, hi: Floats) -> Floats:
     return d[..., 0] * d[..., 1] + d[..., 1] * d[..., 2] + d[..., 2] * d[..., 0]
 
 
-def _split(lo: Floats, hi: Floats, ids: NDArray[np.int64]) -> tuple[Floats, int]:
+def _split(lo: Floats, hi: Floats, ids: Ints) -> tuple[Ints, int]:
     """Sorted ids and the position where cutting them costs least, over all three axes."""
     best_cost, best_ids, best_cut = np.inf, ids, len(ids) // 2
     counts = np.arange(1, len(ids))

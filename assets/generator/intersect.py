@@ -12,10 +12,8 @@ Floats = NDArray[np.float64]
 MISS = 1e30
 
 
-@njit(cache=True)
-def _hole_exit(
-    ox: float, oy: float, oz: float, dx: float, dy: float, t: float, p: Floats
-) -> float:
+@njit
+def _hole_exit(ox: float, oy: float, dx: float, dy: float, t: float, p: Floats) -> float:
     """Where the ray leaves the hole that holds its point at t; -1 when no hole holds it."""
     x, y = ox + t * dx, oy + t * dy
     i = min(max(math.floor(x / p[6] + 0.5 * p[4]), 0.0), p[4] - 1.0)
@@ -36,7 +34,7 @@ def _hole_exit(
     return t + (-b + math.sqrt(max(b * b - a * c, 0.0))) / a
 
 
-@njit(cache=True)
+@njit
 def hit_box(
     ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, p: Floats, tmin: float
 ) -> float:
@@ -51,13 +49,13 @@ def hit_box(
     if p[4] < 0.5:
         return near if near > tmin else MISS
     t = max(near, tmin)
-    leave = _hole_exit(ox, oy, oz, dx, dy, t, p)
+    leave = _hole_exit(ox, oy, dx, dy, t, p)
     if leave < 0.0:
         return t if near > tmin else MISS
     return leave if leave < far and leave > tmin else MISS
 
 
-@njit(cache=True)
+@njit
 def hit_frustum(
     ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, p: Floats, tmin: float
 ) -> float:
@@ -81,7 +79,7 @@ def hit_frustum(
     return best
 
 
-@njit(cache=True)
+@njit
 def _ring_distance(x: float, y: float, z: float, p: Floats) -> float:
     """Signed distance to a turned rounded rectangle."""
     u, v = abs(math.sqrt(x * x + y * y) - p[0]) - p[1], abs(z) - p[2]
@@ -89,7 +87,7 @@ def _ring_distance(x: float, y: float, z: float, p: Floats) -> float:
     return outside + min(max(u, v), 0.0) - p[3]
 
 
-@njit(cache=True)
+@njit
 def hit_ring(
     ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, p: Floats, tmin: float
 ) -> float:
@@ -113,13 +111,13 @@ def hit_ring(
     return MISS
 
 
-@njit(cache=True)
+@njit
 def _bevel(distance: float, width: float) -> float:
     """Tilt of the normal at this distance from an edge."""
     return max(0.0, 1.0 - distance / width) ** 1.5
 
 
-@njit(cache=True)
+@njit
 def _box_normal(
     x: float, y: float, z: float, p: Floats
 ) -> tuple[float, float, float, float, float, float]:
@@ -158,7 +156,7 @@ def _box_normal(
     return gx, gy, gz, nx / norm, ny / norm, nz / norm
 
 
-@njit(cache=True)
+@njit
 def _frustum_normal(
     x: float, y: float, z: float, p: Floats
 ) -> tuple[float, float, float, float, float, float]:
@@ -180,7 +178,7 @@ def _frustum_normal(
     return gx, gy, gz, nx / norm, ny / norm, nz / norm
 
 
-@njit(cache=True)
+@njit
 def _ring_normal(
     x: float, y: float, z: float, p: Floats
 ) -> tuple[float, float, float, float, float, float]:
@@ -196,7 +194,7 @@ def _ring_normal(
     return u * x / r, u * y / r, v, u * x / r, u * y / r, v
 
 
-@njit(cache=True)
+@njit
 def normals(
     kind: int, x: float, y: float, z: float, p: Floats
 ) -> tuple[float, float, float, float, float, float]:

@@ -118,9 +118,7 @@ class Builder:
         half = (high - low) / 2 - gap
         self._add(Kind.BOX, material, (low + high) / 2, np.eye(3), [*half, bevel], half)
 
-    def panel(
-        self, center: Vector, half: Vector, normal: str, material: int, holes: Holes
-    ) -> None:
+    def panel(self, center: Vector, half: Vector, normal: str, material: int, holes: Holes) -> None:
         """Box with holes along the frame's axis `normal`.
 
         half [3] is given in the panel's own axes: along its holes' x, their y, its thickness.
@@ -181,8 +179,8 @@ class Builder:
         height: float = BRICK, studs: bool = True,
     ) -> None:  # fmt: skip
         """Brick (or plate, or tile without studs) with its lowest corner at (x, y, z)."""
-        low, high = np.array([x, y, z]), np.array([x + nx, y + ny, z + height])
-        self.box(low + [GAP, GAP, 0.004], high - [GAP, GAP, 0.004], material)
+        low = [x + GAP, y + GAP, z + 0.004]
+        self.box(low, [x + nx - GAP, y + ny - GAP, z + height - 0.004], material)
         for i in range(nx if studs else 0):
             for j in range(ny):
                 self.stud(x + i + 0.5, y + j + 0.5, z + height, material)
