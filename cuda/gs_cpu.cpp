@@ -342,13 +342,12 @@ inline float share(const float* w, int k, float T) {
 struct LayersGradIn {
   const float* image;   // [H, W, C]
   const float* alpha;   // [H, W]
-  const float* layers;  // [K * F, H, W] or null
+  const float* layers;  // [H, W, K, F] or null
 };
 
 void layers_backward_tile(const LayersIn& in, const LayersGradIn& grad, const Splat* splats,
                           const TileBox& b, SlotMap& map, TileGradients& out) {
   const int K = in.layers, C = in.channels, F = in.features, stride = kGeometry + C;
-  const size_t plane = size_t(in.width) * in.height;
   float v_weight[kMaxLayers];
   std::vector<float> v_value(C);
   for (int y = 0; y < b.h; ++y) {
@@ -368,8 +367,8 @@ void layers_backward_tile(const LayersIn& in, const LayersGradIn& grad, const Sp
         float v = 0.0f;
         for (int c = 0; c < C; ++c) v += g[c] * value[c];
         if (grad.layers) {
-          const float* gl = grad.layers + size_t(k) * F * plane + d;
-          for (int f = 0; f < F; ++f) v += gl[f * plane] * value[C - F + f];
+          const float* gl = grad.layers + (d * K + k) * F;
+          for (int f = 0; f < F; ++f) v += gl[f] * value[C - F + f];
         }
         v_weight[k] = v;
         mean += w[k] * v;
@@ -392,8 +391,8 @@ void layers_backward_tile(const LayersIn& in, const LayersGradIn& grad, const Sp
         float* v = row + kGeometry;
         for (int c = 0; c < C; ++c) v[c] += ws * g[c];
         if (grad.layers) {
-          const float* gl = grad.layers + size_t(k) * F * plane + d;
-          for (int f = 0; f < F; ++f) v[C - F + f] += ws * gl[f * plane];
+          const float* gl = grad.layers + (d * K + k) * F;
+          for (int f = 0; f < F; ++f) v[C - F + f] += ws * gl[f];
         }
       }
     }
@@ -691,13 +690,12 @@ GS_EXPORT int gs_backward(const GsBins* bins, int64_t n, const float* values, in
 }
 
 // The picture of the K layers: image [H, W, C] = sum of shares times values, and the last
-// `features` channels of every layer times its share as planes [K * F, H, W].
+// `features` channels of every layer times its share, [H, W, K, F].
 GS_EXPORT int gs_layers_forward(const int32_t* index, const float* weight,
                                 const float* transmittance, const float* values, int width,
                                 int height, int layers, int channels, int features, float* image,
-                                float* planes, int threads) {
+                                float* per_layer, int threads) {
   if (layers < 1 || layers > kMaxLayers || channels < 1 || features > channels || threads < 1) return kBadArgument;
-  const size_t plane = size_t(width) * height;
   parallel_range(threads, height, [&](int64_t lo, int64_t hi) {
     for (size_t d = size_t(lo) * width; d < size_t(hi) * width; ++d) {
       float* out = image + d * channels;
@@ -708,8 +706,8 @@ GS_EXPORT int gs_layers_forward(const int32_t* index, const float* weight,
         const float ws = id < 0 ? 0.0f : weight[d * layers + k] * s;
         const float* v = values + size_t(std::max(id, 0)) * channels;
         if (id >= 0) for (int c = 0; c < channels; ++c) out[c] += ws * v[c];
-        for (int f = 0; f < features; ++f)
-          planes[(size_t(k) * features + f) * plane + d] = id < 0 ? 0.0f : ws * v[channels - features + f];
+        float* layer = per_layer + (d * layers + k) * features;
+        for (int f = 0; f < features; ++f) layer[f] = id < 0 ? 0.0f : ws * v[channels - features + f];
       }
     }
   });
@@ -722,12 +720,12 @@ GS_EXPORT int gs_layers_backward(const int32_t* index, const float* weight,
                                  const float* transmittance, const float* values,
                                  const float* splats, int64_t n, int width, int height, int layers,
                                  int channels, int features, const float* d_image,
-                                 const float* d_alpha, const float* d_planes, float* d_splats,
+                                 const float* d_alpha, const float* d_per_layer, float* d_splats,
                                  float* d_values, int threads) {
   if (n < 0 || layers < 1 || layers > kMaxLayers || channels < 1 || threads < 1) return kBadArgument;
   return guarded([&] {
     const LayersIn in = {index, weight, transmittance, values, width, height, layers, channels, features};
-    const LayersGradIn grad = {d_image, d_alpha, features > 0 ? d_planes : nullptr};
+    const LayersGradIn grad = {d_image, d_alpha, features > 0 ? d_per_layer : nullptr};
     const int tx = (width + kTile - 1) / kTile, ty = (height + kTile - 1) / kTile;
     std::vector<TileGradients> tiles(size_t(tx) * ty);
     std::vector<SlotMap> maps;

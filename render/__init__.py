@@ -2,3 +2,5 @@
 
 Never imports ``app``. Imports without a display, CUDA, gsplat or a compiler.
 """
+
+__version__ = "0.1.0"

@@ -52,9 +52,7 @@ class Camera:
         return cls(_rigid_inverse(c2w), K, width, height)
 
     @classmethod
-    def from_colmap(
-        cls, qvec: Tensor, tvec: Tensor, K: Tensor, width: int, height: int
-    ) -> Camera:
+    def from_colmap(cls, qvec: Tensor, tvec: Tensor, K: Tensor, width: int, height: int) -> Camera:
         """From COLMAP's world-to-camera quaternion (w, x, y, z) and translation [3]."""
         w2c = torch.eye(4, dtype=torch.float64)
         w2c[:3, :3] = quat_to_rotation(torch.as_tensor(qvec, dtype=torch.float64))
@@ -65,7 +63,7 @@ class Camera:
     def from_pytorch3d(
         cls, R: Tensor, T: Tensor, focal_ndc: Tensor, center_ndc: Tensor, width: int, height: int
     ) -> Camera:
-        """From PyTorch3D's ``R`` [3, 3] (row vectors: x_cam = x R + T), ``T`` [3] and NDC intrinsics.
+        """From PyTorch3D's ``R`` [3, 3] (row vectors: x_cam = x R + T), ``T`` [3], NDC intrinsics.
 
         NDC spans [-1, 1] on the short image side with +x left and +y up;
         ``focal_ndc`` [2] and ``center_ndc`` [2] are in those units.
@@ -90,7 +88,7 @@ class Camera:
         width: int = 256,
         height: int = 256,
     ) -> Camera:
-        """A camera at ``eye`` [3] that looks at ``target`` [3]; ``fov_x`` in radians, square pixels."""
+        """A camera at ``eye`` [3] looking at ``target`` [3]; ``fov_x`` in radians."""
         eye, target, up = (torch.as_tensor(v, dtype=torch.float64) for v in (eye, target, up))
         forward = torch.nn.functional.normalize(target - eye, dim=0)
         right = torch.linalg.cross(forward, up)
@@ -119,9 +117,12 @@ class Camera:
         w2c = _PYTORCH3D_FLIP @ self.world_to_camera
         half = 0.5 * min(self.width, self.height)
         size = torch.tensor([self.width, self.height], dtype=torch.float64)
-        return w2c[:3, :3].T.clone(), w2c[:3, 3].clone(), self.focal / half, (
-            0.5 * size - self.center
-        ) / half
+        return (
+            w2c[:3, :3].T.clone(),
+            w2c[:3, 3].clone(),
+            self.focal / half,
+            (0.5 * size - self.center) / half,
+        )
 
     # ------------------------------------------------------------------ properties
     @property
@@ -289,5 +290,7 @@ def orbit_path(
         turn = torch.eye(4, dtype=torch.float64)
         turn[:3, :3] = quat_to_rotation(torch.cat([half, math.sin(angle / 2) * axis]))
         turn[:3, 3] = center - turn[:3, :3] @ center
-        cameras.append(replace(camera, world_to_camera=_rigid_inverse(turn @ camera.camera_to_world)))
+        cameras.append(
+            replace(camera, world_to_camera=_rigid_inverse(turn @ camera.camera_to_world))
+        )
     return cameras

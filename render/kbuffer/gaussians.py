@@ -48,7 +48,7 @@ class Layers(NamedTuple):
 
     image: Tensor  # [H, W, C]
     alpha: Tensor  # [H, W] opacity of all contributions
-    planes: Tensor  # [K * F, H, W] the last F channels of each layer times its share
+    features: Tensor  # [H, W, K, F] the last F channels of each layer times its share
     kbuffer: KBuffer
 
 
@@ -121,10 +121,10 @@ def splat_layers(
     if _native() is None:
         return Layers(*gaussians_torch.splat_layers(projected, values, width, height, k, features))
     p = projected
-    image, alpha, planes, *buffers = _SplatLayers.apply(
+    image, alpha, per_layer, *buffers = _SplatLayers.apply(
         p.splats, values, p.depth, p.extent, width, height, k, features
     )
-    return Layers(image, alpha, planes, KBuffer(*buffers))
+    return Layers(image, alpha, per_layer, KBuffer(*buffers))
 
 
 # ------------------------------------------------------------------------------ checks and ABI
@@ -317,21 +317,21 @@ class _SplatLayers(torch.autograd.Function):
         index, weight = buffers[0], buffers[3]
         size = (width, height, k, values.shape[1], features)
         image = torch.empty(height, width, values.shape[1])
-        planes = torch.empty(k * features, height, width)
-        _call("gs_layers_forward", index, weight, transmittance, values, *size, image, planes)
+        per_layer = torch.empty(height, width, k, features)
+        _call("gs_layers_forward", index, weight, transmittance, values, *size, image, per_layer)
         ctx.save_for_backward(splats, values, index, weight, transmittance)
         ctx.size, ctx.device = size, device
-        out = [t.to(device) for t in (image, 1 - transmittance, planes, *buffers)]
+        out = [t.to(device) for t in (image, 1 - transmittance, per_layer, *buffers)]
         ctx.mark_non_differentiable(*out[3:])
         return tuple(out)
 
     @staticmethod
-    def backward(ctx, d_image, d_alpha, d_planes, *_):  # noqa: ANN001
+    def backward(ctx, d_image, d_alpha, d_per_layer, *_):  # noqa: ANN001
         splats, values, index, weight, transmittance = ctx.saved_tensors
-        d_image, d_alpha, d_planes = _cpu(d_image, d_alpha, d_planes)
+        d_image, d_alpha, d_per_layer = _cpu(d_image, d_alpha, d_per_layer)
         d_splats, d_values = torch.empty_like(splats), torch.empty_like(values)
         _call(
             "gs_layers_backward", index, weight, transmittance, values, splats, splats.shape[0],
-            *ctx.size, d_image, d_alpha, d_planes, d_splats, d_values,
+            *ctx.size, d_image, d_alpha, d_per_layer, d_splats, d_values,
         )  # fmt: skip
         return (d_splats.to(ctx.device), d_values.to(ctx.device), *[None] * 6)

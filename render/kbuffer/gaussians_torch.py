@@ -163,7 +163,7 @@ def splat_layers(
     k: int,
     features: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, KBuffer]:
-    """Image, alpha, planes, K-buffer of the K layers; see ``gaussians.splat_layers``.
+    """Image, alpha, per-layer features, K-buffer of the K layers; see ``gaussians.splat_layers``.
 
     The contributions that were not kept are constants: their alphas are detached before the
     transmittance is formed, so autograd gives exactly the partial gradients of the kernel.
@@ -183,10 +183,9 @@ def splat_layers(
     padded = torch.cat([values[order], values.new_zeros(1, values.shape[1])])
     per_layer = share[..., None] * padded[rank]  # [P, K, C]
     image = per_layer.sum(1).reshape(height, width, -1)
-    planes = per_layer[..., values.shape[1] - features :].permute(1, 2, 0)  # [K, F, P]
     return (
         image,
         A.reshape(height, width),
-        planes.reshape(k * features, height, width),
+        per_layer[..., values.shape[1] - features :].reshape(height, width, k, features),
         buffer,
     )

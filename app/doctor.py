@@ -1,0 +1,154 @@
+"""``--doctor``: what was found on this machine, and what would make the program faster."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import importlib.metadata
+import os
+import platform
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import render
+from app.options import Options
+from app.runtime import has_display
+
+
+def examine(options: Options) -> int:
+    """Print the table; always 0."""
+    table = Table(title=f"kbuffers {render.__version__}", title_justify="left", show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, check in (
+        ("Python", _python),
+        ("torch", _torch),
+        ("CPU", _cpu),
+        ("CUDA", _cuda),
+        ("Kernels", _kernels),
+        ("gsplat", _gsplat),
+        ("LPIPS", _lpips),
+        ("ffmpeg", _ffmpeg),
+        ("Display", _display),
+        ("OpenGL", _opengl),
+    ):
+        table.add_row(name, escape(_guarded(check)))
+    table.add_row("Scenes", escape(_guarded(lambda: _scenes(options))))
+    table.add_row("Kernel cache", escape(_guarded(_cache)))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def _guarded(check: object) -> str:
+    """A broken part of the machine is a finding, not a reason to stop looking."""
+    assert callable(check)
+    try:
+        return str(check())
+    except Exception as error:
+        return f"cannot be examined: {type(error).__name__}: {error}"
+
+
+def _python() -> str:
+    return f"{platform.python_version()} on {platform.platform()} ({sys.executable})"
+
+
+def _torch() -> str:
+    import torch
+
+    return str(torch.__version__)
+
+
+def _cpu() -> str:
+    import torch
+
+    isa = torch.backends.cpu.get_cpu_capability()
+    # The probe is private and may go: without it bf16 counts as absent.
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    bf16 = "bf16" if probe is not None and probe() else "no bf16"
+    policy = os.environ.get("OMP_WAIT_POLICY", "unset")
+    return (
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {isa}, {bf16}, "
+        f"OMP_WAIT_POLICY={policy}"
+    )
+
+
+def _cuda() -> str:
+    import torch
+
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA; training runs on the CPU"
+    if not torch.cuda.is_available():
+        return f"torch is built for CUDA {torch.version.cuda}, but finds no GPU or driver"
+    parts = []
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        size = properties.total_memory / 2**30
+        parts.append(f"{properties.name}, sm_{properties.major}{properties.minor}, {size:.0f} GiB")
+    return f"CUDA {torch.version.cuda}: {'; '.join(parts)}"
+
+
+def _kernels() -> str:
+    from render.kbuffer import build
+    from render.kbuffer.rasterize import backend_name
+
+    lines = [f"{name}: {build.status(name)}" for name in ("kb_cpu", "gs_cpu")]
+    return "\n".join([f"points by {backend_name()}", *lines])
+
+
+def _gsplat() -> str:
+    if find_spec("gsplat") is None:
+        return "not installed (only used for comparison on CUDA)"
+    return f"{importlib.metadata.version('gsplat')}, used on CUDA only"
+
+
+def _lpips() -> str:
+    import torch
+
+    from render.training.metrics import load_lpips
+
+    return load_lpips("alex", torch.device("cpu"))[1]
+
+
+def _ffmpeg() -> str:
+    import imageio_ffmpeg
+
+    return f"{imageio_ffmpeg.get_ffmpeg_version()} ({imageio_ffmpeg.get_ffmpeg_exe()})"
+
+
+def _display() -> str:
+    if not has_display():
+        return "none: DISPLAY is not set, everything runs headless"
+    return os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or "the system's own"
+
+
+def _opengl() -> str:
+    """Only whether a library is there: a context needs a window."""
+    names = {"win32": "opengl32", "darwin": "OpenGL"}
+    library = ctypes.util.find_library(names.get(sys.platform, "GL"))
+    return f"library {library}" if library else "no library found (Debian: apt install libgl1)"
+
+
+def _scenes(options: Options) -> str:
+    from render.scenes.load import is_scene
+    from render.scenes.lookup import search_folders
+
+    lines = []
+    for folder, how in search_folders(options.data_root):
+        if not folder.is_dir():
+            continue
+        names = sorted(child.name for child in folder.iterdir() if is_scene(child))
+        if names:
+            more = f", ... ({len(names)})" if len(names) > 12 else ""
+            lines.append(f"{Path(folder).resolve()} ({how}): {', '.join(names[:12])}{more}")
+    return "\n".join(lines) or "none found; name folders with --data-root or $KBUFFERS_DATA"
+
+
+def _cache() -> str:
+    from render.kbuffer import build
+
+    return str(build.cache_folder())

@@ -1,0 +1,292 @@
+"""One dataclass = every command-line option. ``tyro`` makes the command line from it.
+
+Importing this module must stay cheap: neither torch nor the library is imported here.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from render.errors import UserError
+
+DEFAULT_SECONDS = 150.0  # headless, when neither --steps nor --seconds is given
+# Options that make a run what it is: a resumed run keeps its own.
+IDENTITY = ("method", "k", "downscale", "background", "seed", "points", "settings")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train K-buffers on a scene, live in a window or headless."""
+
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="PATH")] = ()
+    """Scene folder, file or name; also a run folder or checkpoint to continue, and a point cloud
+    to train a scene from."""
+    scene: Annotated[str | None, arg(metavar="PATH|NAME")] = None
+    """Scene folder, file or name; names are looked up in the data roots, then among the bundled
+    scenes."""
+    method: Annotated[str, arg(metavar="NAME")] = "kbuffer"
+    """kbuffer, bpcr or frepcr."""
+    k: Annotated[int | None, arg(metavar="N")] = None
+    """Layers of the K-buffer. Default: the method's own."""
+    steps: Annotated[int | None, arg(metavar="N")] = None
+    """Stop training after this many steps in all."""
+    seconds: Annotated[float | None, arg(metavar="S")] = None
+    """Stop training after this many seconds of training in all (evaluation not counted). Headless
+    without --steps and --seconds: 150."""
+    downscale: Annotated[float, arg(metavar="F")] = 1.0
+    """Train on images F times smaller."""
+    background: Literal["white", "black", "random"] = "white"
+    """What stands behind transparent pixels."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+    seed: Annotated[int, arg(metavar="N")] = 0
+    """Of everything random."""
+    headless: bool = False
+    """No window; the same job with a progress bar."""
+    eval_every: Annotated[str | None, arg(metavar="30s|500")] = None
+    """Measure the test split on the way: "30s" = every 30 seconds of training, "500" = every 500
+    steps, "never". Default: at 15, 30, 60, 120, ... seconds."""
+    out: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Run folder; never overwritten. Default: runs/SCENE/METHOD-TIME."""
+    resume: Annotated[str | None, arg(metavar="latest|DIR|FILE")] = None
+    """Continue a run exactly where it was saved: the newest one (of --scene, if given), that of a
+    run folder, or that of a checkpoint file."""
+    eval: bool = False
+    """With --resume: measure the test split of the checkpoint and end, without training."""
+    render: Annotated[Path | None, arg(metavar="PATH.json")] = None
+    """Render the pictures of a camera path after training; with --resume, without training."""
+    video: Annotated[Path | None, arg(metavar="OUT.mp4")] = None
+    """Where the video of --render (else of the orbit) goes; a name without suffix is a folder for
+    single frames."""
+    data_root: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="DIR")] = ()
+    """Where scene names are looked up, besides $KBUFFERS_DATA and data/; can be repeated."""
+    points: Annotated[Path | None, arg(metavar="FILE")] = None
+    """Point cloud to train the scene from."""
+    settings: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(name="set", metavar="NAME=VALUE")
+    ] = ()
+    """An option of the method itself; can be repeated. A wrong name lists them all."""
+    doctor: bool = False
+    """Say what was found: torch, CUDA, GL, display, kernels, gsplat, ffmpeg, data."""
+    ui_state: Annotated[Path | None, arg(metavar="FILE")] = None
+    """The window writes its state to this file as JSON while it runs."""
+    exit_after: Annotated[float | None, arg(metavar="SECONDS")] = None
+    """The window closes by itself."""
+    debug: bool = False
+    """Show the traceback of errors."""
+    version: bool = False
+    """Print the version and end."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; the inverse of :func:`from_json`."""
+        return {
+            name: [str(v) for v in value]
+            if isinstance(value, tuple)
+            else str(value)
+            if isinstance(value, Path)
+            else value
+            for name, value in asdict(self).items()
+        }
+
+
+def from_json(data: dict[str, Any]) -> Options:
+    """Options from :meth:`Options.to_json`; names of other versions are ignored."""
+    known = {field.name: field for field in fields(Options)}
+    paths = {"out", "render", "video", "points", "ui_state"}
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        if name not in known:
+            continue
+        if isinstance(value, list):
+            value = tuple(Path(v) if name == "data_root" else v for v in value)
+        elif name in paths and value is not None:
+            value = Path(value)
+        values[name] = value
+    return Options(**values)
+
+
+def parse(args: Sequence[str] | None = None) -> Options:
+    """Read the command line.
+
+    Raises:
+        UserError: an unknown option or a value out of range, in one sentence.
+        SystemExit: 0 after --help.
+    """
+    import tyro
+
+    message = io.StringIO()
+    try:
+        with redirect_stderr(message):
+            options = tyro.cli(
+                Options,
+                prog="main.py",
+                args=None if args is None else list(args),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_one_sentence(message.getvalue())) from None
+    _check(options)
+    return _sort_sources(options)
+
+
+@dataclass(frozen=True)
+class Every:
+    """When to measure on the way. All None: at 15, 30, 60, 120, ... seconds."""
+
+    seconds: float | None = None
+    steps: int | None = None
+    never: bool = False
+
+    def next_after(self, step: int, seconds: float) -> tuple[float, float]:
+        """The step and the second at which the next evaluation is due (infinite: not by that)."""
+        infinity = float("inf")
+        if self.never:
+            return infinity, infinity
+        if self.steps is not None:
+            return (step // self.steps + 1) * self.steps, infinity
+        if self.seconds is not None:
+            return infinity, (seconds // self.seconds + 1) * self.seconds
+        due = 15.0
+        while due <= seconds:
+            due *= 2
+        return infinity, due
+
+
+def parse_every(text: str | None) -> Every:
+    """``30s`` = seconds of training, ``500`` = steps, ``never``.
+
+    Raises:
+        UserError: anything else.
+    """
+    if text is None:
+        return Every()
+    if text == "never":
+        return Every(never=True)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s?)", text)
+    number = float(match[1]) if match else 0.0
+    if match and number > 0 and (match[2] or number.is_integer()):
+        return Every(seconds=number) if match[2] else Every(steps=int(number))
+    raise UserError(
+        f'--eval-every {text}: expected seconds like "30s", steps like "500", or "never".'
+    )
+
+
+def apply_settings(defaults: Any, settings: Sequence[str], k: int | None) -> Any:
+    """A method's options with ``--k`` and every ``--set name=value`` in place.
+
+    Args:
+        defaults: instance of the method's frozen options dataclass.
+
+    Raises:
+        UserError: unknown name (the sentence lists them all) or a value of the wrong type.
+    """
+    values = {} if k is None else {"k": k}
+    current = asdict(defaults)
+    types = get_type_hints(type(defaults))
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or name not in current:
+            names = ", ".join(current)
+            raise UserError(f"--set {setting}: expected NAME=VALUE with a name among {names}.")
+        if get_origin(types[name]) is Literal:
+            by_text = {str(choice): choice for choice in get_args(types[name])}
+            if text not in by_text:
+                raise UserError(f"--set {setting}: expected one of {', '.join(by_text)}.")
+            values[name] = by_text[text]
+        else:
+            values[name] = _typed(setting, text, current[name])
+    try:
+        return replace(defaults, **values)
+    except ValueError as error:  # the dataclass checks its own ranges
+        raise UserError(f"--set {' '.join(settings) or f'k={k}'}: {error}.") from error
+
+
+def _typed(setting: str, text: str, example: Any) -> Any:
+    """``text`` as the type of the default value ``example``."""
+    try:
+        if isinstance(example, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(example, int):
+            return int(text)
+        if isinstance(example, float):
+            return float(text)
+        if isinstance(example, (tuple, list)):
+            kind = type(example[0]) if example else str
+            return tuple(kind(part) for part in text.split(",") if part)
+        if example is None:
+            return None if text.lower() == "none" else _number_or_text(text)
+        return text
+    except (KeyError, ValueError):
+        kind = type(example).__name__
+        raise UserError(f"--set {setting}: expected a value of type {kind}.") from None
+
+
+def _number_or_text(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _check(options: Options) -> None:
+    """Ranges that need no scene."""
+    for name in ("k", "steps", "seconds", "exit_after", "downscale"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:  # also catches NaN
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {value:g}: expected a number above 0.")
+    parse_every(options.eval_every)
+    if options.eval and not (options.resume or options.sources):
+        raise UserError("--eval measures a trained model: name it with --resume latest|DIR|FILE.")
+    if options.render is not None and not options.render.is_file():
+        raise UserError(f"--render {options.render}: expected a camera path file, found none.")
+
+
+def _sort_sources(options: Options) -> Options:
+    """Give every positional path its option, by what it is."""
+    scenes: list[str] = [] if options.scene is None else [options.scene]
+    clouds: list[str] = []
+    for source in options.sources:
+        path = Path(source)
+        if path.suffix == ".pt" or (path / "checkpoints").is_dir():
+            if options.resume not in (None, source):
+                raise UserError(f"{source}: a run to continue was given twice.")
+            options = replace(options, resume=source)
+        elif path.suffix.lower() in (".ply", ".npy", ".npz", ".xyz", ".txt"):
+            clouds.append(source)
+        else:
+            scenes.append(source)
+    if clouds and (scenes or options.resume):
+        if options.points is not None or len(clouds) > 1:
+            raise UserError(f"{clouds[-1]}: expected one point cloud, found a second one.")
+        options = replace(options, points=Path(clouds[0]))
+    else:
+        scenes += clouds
+    if len(scenes) > 1:
+        raise UserError(f"{scenes[1]}: expected one scene, found a second one ({scenes[0]}).")
+    return replace(options, sources=(), scene=scenes[0] if scenes else None)
+
+
+def _one_sentence(box: str) -> str:
+    """The message inside the box that tyro draws around an error."""
+    rows = [row.strip(" │|") for row in box.splitlines()]
+    rows = [row for row in rows if row and not row.startswith(("╭", "╰"))]
+    text: list[str] = []
+    for row in rows:
+        if row.startswith(("─", "Got errors", "For full helptext")):
+            break
+        text.append(row)
+    sentence = " ".join(text).replace("{None}|", "").rstrip(".")
+    return f"{sentence}; main.py --help lists all options."

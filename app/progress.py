@@ -1,0 +1,76 @@
+"""From single steps to what can be shown: means between rows, smoothed numbers, thinned curves."""
+
+from __future__ import annotations
+
+import math
+
+from app.snapshot import CurvePoint
+from render.training.trainer import StepReport
+
+CURVE_SECONDS = 0.25  # of training between two points of a curve, at least
+CURVE_POINTS = 2000  # more than a screen is wide
+_KEEP = 0.9  # share of the old value in a smoothed one, per curve point
+
+
+class Means:
+    """Mean loss and PSNR over the steps since :meth:`take`; skipped steps don't count."""
+
+    def __init__(self) -> None:
+        self._losses: list[float] = []
+        self._psnrs: list[float] = []
+
+    def add(self, report: StepReport) -> None:
+        """Count one step."""
+        if math.isfinite(report.loss):
+            self._losses.append(report.loss)
+        if math.isfinite(report.psnr):
+            self._psnrs.append(report.psnr)
+
+    def take(self) -> tuple[float, float]:
+        """(loss, psnr), NaN without a step; starts anew."""
+        result = _mean(self._losses), _mean(self._psnrs)
+        self._losses, self._psnrs = [], []
+        return result
+
+
+class Curve:
+    """Loss and training PSNR over time, with smoothed values for the status line."""
+
+    def __init__(self) -> None:
+        self.points: tuple[CurvePoint, ...] = ()
+        self.loss = self.psnr = math.nan
+        self.steps_per_second = 0.0
+        self._means = Means()
+        self._step, self._seconds = 0, 0.0
+        self._gap = CURVE_SECONDS
+
+    def begin(self, step: int, seconds: float) -> None:
+        """Where the clock stands before the first step (not 0 in a resumed run)."""
+        self._step, self._seconds = step, seconds
+
+    def add(self, report: StepReport) -> bool:
+        """Count one step; true when the curve grew."""
+        self._means.add(report)
+        elapsed = report.seconds - self._seconds
+        if elapsed < self._gap and self.points:
+            return False
+        loss, psnr = self._means.take()
+        self.loss, self.psnr = _smooth(self.loss, loss), _smooth(self.psnr, psnr)
+        rate = (report.step - self._step) / max(elapsed, 1e-9)
+        self.steps_per_second = _smooth(self.steps_per_second or math.nan, rate)
+        self._step, self._seconds = report.step, report.seconds
+        self.points = (*self.points, CurvePoint(report.step, report.seconds, loss, psnr))
+        if len(self.points) > CURVE_POINTS:  # every second one, and half as many from now on
+            self.points = self.points[::2]
+            self._gap *= 2
+        return True
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _smooth(old: float, new: float) -> float:
+    if math.isnan(new):
+        return old
+    return new if math.isnan(old) else _KEEP * old + (1 - _KEEP) * new

@@ -1,0 +1,103 @@
+"""``--resume``: which run and checkpoint are meant, and with which options it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from app.options import IDENTITY, Options, from_json
+from render.errors import UserError
+from render.training.checkpoint import load_checkpoint, load_latest
+from render.training.runfolder import find_runs, is_run, read_config
+
+DEFAULT_ROOT = Path("runs")
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A checkpoint that was read, the run folder that it belongs to, and the options to go on."""
+
+    run: Path
+    path: Path
+    content: dict[str, Any]
+    options: Options
+
+
+def resolve_resume(options: Options, log: Callable[[str], None]) -> Resume:
+    """Read what ``--resume`` names.
+
+    Raises:
+        UserError: nothing there, or an option that would make it another run.
+    """
+    assert options.resume is not None
+    named = Path(options.resume)
+    if options.resume == "latest":
+        run = _newest_run(options)
+        path, content = load_latest(run / "checkpoints", log)
+    elif named.is_file():
+        run = named.parent.parent
+        if not is_run(run):
+            raise UserError(f"--resume {named}: expected a checkpoint inside a run folder.")
+        path, content = named, load_checkpoint(named)
+    else:
+        run = named.parent if named.name == "checkpoints" else named
+        if not is_run(run):
+            raise UserError(
+                f"--resume {named}: expected latest, a run folder or a checkpoint, found none."
+            )
+        path, content = load_latest(run / "checkpoints", log)
+    return Resume(run, path, content, merge(options, content["options"]))
+
+
+def merge(asked: Options, saved: dict[str, Any]) -> Options:
+    """The run's own options with what was asked for now on top.
+
+    Only options that differ from their defaults count as asked for.
+
+    Raises:
+        UserError: one of :data:`app.options.IDENTITY` was asked to change.
+    """
+    stored, defaults = from_json(saved), Options()
+    changed = {
+        field.name: getattr(asked, field.name)
+        for field in fields(Options)
+        if getattr(asked, field.name) != getattr(defaults, field.name)
+    }
+    for name in IDENTITY:
+        if name in changed and changed[name] != getattr(stored, name):
+            flag = "set" if name == "settings" else name
+            raise UserError(
+                f"--{flag} {changed[name]}: this run was trained with {getattr(stored, name)}; "
+                "leave the option away to continue it, or --resume to start another run."
+            )
+    # What belongs to one call only does not come back with the run.
+    once: dict[str, Any] = {"headless": False, "debug": False, "eval": False, "out": None}
+    once |= {"render": None, "video": None, "ui_state": None, "exit_after": None}
+    return replace(stored, **(once | changed))
+
+
+def _newest_run(options: Options) -> Path:
+    root = options.out or DEFAULT_ROOT
+    runs = find_runs(root)
+    if options.scene is not None:
+        runs = [run for run in runs if _is_of_scene(run, options.scene)]
+    if not runs:
+        of = f" of scene {options.scene}" if options.scene else ""
+        raise UserError(f"--resume latest: expected a run{of} in {root}, found none.")
+    return runs[0]
+
+
+def _is_of_scene(run: Path, scene: str) -> bool:
+    try:
+        config = read_config(run)
+    except UserError:  # a broken neighbour must not hide the run that is meant
+        return False
+    found = config.get("scene", {})
+    if not isinstance(found, dict):
+        return False
+    path = found.get("path")
+    return scene == found.get("name") or (
+        path is not None and Path(scene).expanduser().resolve() == Path(path)
+    )

@@ -1,0 +1,85 @@
+"""The process and the machine: settings before torch is imported, device, display."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from render.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def prepare_process() -> None:
+    """Settings that must come before torch is imported; measured in docs/results.md.
+
+    OpenMP threads that spin while they wait made a step 15 times slower when the cores were
+    shared with a window. Telling glibc to keep large blocks spares a third of the time of a CPU
+    step, which otherwise goes into page faults.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.platform == "linux":
+        try:
+            mallopt = ctypes.CDLL(None).mallopt
+        except (OSError, AttributeError):  # another C library, for example musl
+            return
+        m_trim_threshold, m_mmap_max = -1, -4
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device for ``--device``.
+
+    Raises:
+        UserError: CUDA was asked for and is not there.
+    """
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        why = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU found"
+        raise UserError(f"--device cuda: {why}; use --device auto or install torch for CUDA.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def describe_device(device: torch.device) -> str:
+    """One line about where the work is done."""
+    import torch
+
+    from render.kbuffer import build
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU with {torch.get_num_threads()} threads, kernels {build.status()}"
+
+
+def has_display() -> bool:
+    """Whether a window could be opened, as far as the environment says."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def error_sentence(error: BaseException) -> str:
+    """What went wrong, with a remedy where one is known."""
+    import torch
+
+    from render.training.trainer import TrainingDivergedError
+
+    if isinstance(error, (UserError, TrainingDivergedError)):
+        return str(error)
+    text = str(error).strip().split("\n", 1)[0]
+    out_of_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+    if out_of_memory:
+        return "Out of memory: use a larger --downscale, fewer points or a smaller --k."
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}."
+    return f"Unexpected error ({type(error).__name__}): {text} (--debug shows where)."

@@ -1,0 +1,189 @@
+"""Training of a workbench: one step after another, and what is due in between.
+
+Lives on the worker thread. :class:`~app.session.Session` decides *whether* to train; this decides
+when to write a line, to measure, to save, and when the budget is used up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from app.options import parse_every
+from app.progress import Curve, Means
+from app.snapshot import EvalPoint
+from app.workbench import Workbench
+from render.errors import UserError
+from render.methods.base import Method
+from render.scenes.types import View
+from render.training.evaluation import OnImage, evaluate, house_protocol
+from render.training.metrics import Lpips
+from render.training.runfolder import MetricsRow
+from render.training.trainer import StepReport, Trainer
+
+SAVE_SECONDS = 60.0  # wall clock between two checkpoints
+ROW_SECONDS = 5.0  # of training between two lines of metrics.csv
+VAL_VIEWS = 8  # of the val split, for the best checkpoint
+
+
+class Training:
+    """Drives the trainer of a workbench.
+
+    Args:
+        bench: with a method and a trainer.
+        publish: takes changes of the snapshot by name.
+        check: called between two pieces of long work; raises when it shall be abandoned.
+    """
+
+    def __init__(
+        self, bench: Workbench, publish: Callable[..., None], check: Callable[[], None]
+    ) -> None:
+        if bench.method is None or bench.trainer is None:
+            raise UserError(f"{bench.scene.name} has no photographs to train on.")
+        self.bench = bench
+        self.method: Method = bench.method
+        self.trainer: Trainer = bench.trainer
+        self._publish, self._check = publish, check
+        self._curve, self._row = Curve(), Means()
+        self._curve.begin(self.trainer.step_count, self.trainer.seconds)
+        self._saved_step = self.trainer.step_count  # of a resumed run; else 0: nothing to save
+        self._history: tuple[EvalPoint, ...] = ()
+        self._plan()
+
+    # ------------------------------------------------------------------ steps
+    def step(self) -> bool:
+        """One step and whatever is due after it; true when the budget is used up."""
+        report = self.trainer.step()
+        self._row.add(report)
+        if self._curve.add(report):
+            self._publish(curve=self._curve.points, sizes=self.method.describe())
+        self._publish(
+            report=report,
+            loss=self._curve.loss,
+            train_psnr=self._curve.psnr,
+            steps_per_second=self._curve.steps_per_second,
+        )
+        if report.seconds >= self._row_due:
+            self._write_row()
+        if self.used_up():
+            self.save()
+            return True
+        if self.can_measure() and self._measure_is_due(report):
+            self.measure()
+        elif time.monotonic() >= self._save_due:
+            self.save()
+        return False
+
+    def used_up(self) -> bool:
+        """Publish the share of the budget that is used (by its first limit) and the time to go."""
+        options, trainer = self.bench.options, self.trainer
+        progress, eta = 0.0, float("nan")
+        if options.steps is not None:
+            progress = trainer.step_count / options.steps
+            if self._curve.steps_per_second > 0:
+                eta = max(0, options.steps - trainer.step_count) / self._curve.steps_per_second
+        if options.seconds is not None:
+            progress = max(progress, trainer.seconds / options.seconds)
+            left = max(0.0, options.seconds - trainer.seconds)
+            eta = left if eta != eta else min(eta, left)
+        self._publish(progress=min(progress, 1.0), eta=eta)
+        return progress >= 1
+
+    def set_option(self, name: str, value: Any) -> None:
+        """Change the budget or the evaluations of the run."""
+        self.bench.options = replace(self.bench.options, **{name: value})
+        self._plan()
+
+    # ------------------------------------------------------------------ results
+    def can_measure(self) -> bool:
+        """Whether there are test views."""
+        return bool(self.bench.scene.splits.get("test"))
+
+    def measure(self, *, lpips: Lpips | None = None, on_image: OnImage | None = None) -> EvalPoint:
+        """Measure the test split into metrics.csv, and the val split, which picks the best.
+
+        The arguments are those of :func:`render.training.evaluation.evaluate`.
+
+        Raises:
+            UserError: there is nothing to compare with.
+        """
+        scene = self.bench.scene
+        if not self.can_measure():
+            raise UserError(f"{scene.name} has no test photographs to compare with.")
+        self._plan_measure()
+
+        def each(i: int, view: View, image: Tensor, target: Tensor) -> None:
+            self._check()
+            if on_image is not None:
+                on_image(i, view, image, target)
+
+        protocol = house_protocol(scene.background, lpips_net=lpips.net if lpips else "none")
+        result = evaluate(self.method, scene.split("test"), protocol, lpips=lpips, on_image=each)
+        point = EvalPoint(
+            self.trainer.step_count, self.trainer.seconds, result, self._measure_val()
+        )
+        self._history = (*self._history, point)
+        self._publish(evals=self._history)
+        self._write_row(point)
+        if point.val_psnr is not None and point.val_psnr > self.bench.best_val:
+            self.bench.best_val = point.val_psnr
+            self.save(best=True)
+        return point
+
+    def save(self, *, best: bool = False) -> Path:
+        """Write a checkpoint."""
+        path = self.bench.save(best=best)
+        self._saved_step = self.trainer.step_count
+        self._save_due = time.monotonic() + SAVE_SECONDS
+        self._publish(saved=str(path))
+        return path
+
+    def close(self) -> None:
+        """Save what was trained since the last checkpoint."""
+        if self.trainer.step_count > self._saved_step:
+            self._write_row()
+            self.save()
+
+    # ------------------------------------------------------------------ inside
+    def _measure_val(self) -> float | None:
+        views = self.bench.scene.split("val")
+        if not views:
+            return None
+        views = views[:: -(-len(views) // VAL_VIEWS)]
+        protocol = house_protocol(self.bench.scene.background, "val")
+        return evaluate(self.method, views, protocol, on_image=lambda *_: self._check()).psnr
+
+    def _plan(self) -> None:
+        """When the next line, evaluation and checkpoint are due."""
+        self._row_due = self.trainer.seconds + ROW_SECONDS
+        self._save_due = time.monotonic() + SAVE_SECONDS
+        self._plan_measure()
+
+    def _plan_measure(self) -> None:
+        every = parse_every(self.bench.options.eval_every)
+        self._measure_due = every.next_after(self.trainer.step_count, self.trainer.seconds)
+
+    def _measure_is_due(self, report: StepReport) -> bool:
+        step, seconds = self._measure_due
+        return report.step >= step or report.seconds >= seconds
+
+    def _write_row(self, point: EvalPoint | None = None) -> None:
+        loss, psnr = self._row.take()
+        self.bench.folder.append_metrics(
+            MetricsRow(
+                step=self.trainer.step_count,
+                seconds=self.trainer.seconds,
+                loss=loss,
+                train_psnr=psnr,
+                test_psnr=point and point.result.psnr,
+                test_ssim=point and point.result.ssim,
+                val_psnr=point and point.val_psnr,
+                steps_per_second=self._curve.steps_per_second,
+            )
+        )
+        self._row_due = self.trainer.seconds + ROW_SECONDS

@@ -1,0 +1,202 @@
+"""What a session works on: scene, method, trainer and run folder, built from the options."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import render
+from app.options import Options, apply_settings, parse_every
+from app.resume import DEFAULT_ROOT, Resume, resolve_resume
+from app.runtime import describe_device, resolve_device
+from render.errors import UserError
+from render.export.cloud import CloudRenderer
+from render.methods import method_class
+from render.methods.base import Method
+from render.scenes.background import Background
+from render.scenes.types import Scene
+from render.training import runfolder
+from render.training.checkpoint import save_checkpoint
+from render.training.runfolder import RunFolder
+from render.training.trainer import Trainer
+
+Log = Callable[[str], None]
+
+
+@dataclass
+class Workbench:
+    """Owned by the worker thread; nobody else touches it.
+
+    ``method`` and ``trainer`` are None for a point cloud alone; ``renderer`` is there for both.
+    """
+
+    options: Options
+    scene: Scene
+    device: torch.device
+    folder: RunFolder
+    method: Method | None
+    trainer: Trainer | None
+    renderer: Method | CloudRenderer
+    best_val: float = -math.inf  # highest PSNR on the val split so far
+
+    def save(self, *, best: bool = False) -> Path:
+        """Write a checkpoint of the present step.
+
+        Raises:
+            OSError: disk full or not writable.
+        """
+        assert self.method is not None and self.trainer is not None
+        content = {
+            "step": self.trainer.step_count,
+            "trainer": self.trainer.state_dict(),
+            "method": self.options.method,
+            "method_options": _plain(asdict(self.method.options)),
+            "k": self.method.options.k,
+            "best_val": self.best_val,
+            "options": self.options.to_json(),
+            "scene": _describe_scene(self.scene),
+            "versions": _versions(),
+        }
+        return save_checkpoint(self.folder.checkpoints, content, best=best)
+
+
+def build(options: Options, log: Log) -> Workbench:
+    """Load the scene, build the method, make or reopen the run folder.
+
+    Raises:
+        UserError: whatever is wrong with the input, before any training.
+    """
+    resume = resolve_resume(options, log) if options.resume else None
+    if resume is not None:
+        options = resume.options
+        log(f"Continuing {resume.run} from {resume.path.name}.")
+    if options.scene is None:
+        raise UserError("No scene: name one with --scene PATH|NAME, for example --scene lego.")
+    cls = method_class(options.method)
+    method_options = apply_settings(cls.Options(), options.settings, options.k)
+    parse_every(options.eval_every)
+    device = resolve_device(options.device)
+    if resume is None:
+        runfolder.check_writable(options.out or DEFAULT_ROOT)
+
+    scene = _load_scene(options, cls.needs_points, log)
+    options = _absolute(options)
+    if scene.views and not scene.splits.get("train"):
+        raise UserError(f"{options.scene}: expected views to train on, found none.")
+    method = trainer = None
+    renderer: Method | CloudRenderer
+    if scene.views:
+        torch.manual_seed(options.seed)  # layers of torch.nn draw from the global generator
+        generator = torch.Generator().manual_seed(options.seed)
+        renderer = method = cls(method_options, scene, device, generator)
+        trainer = Trainer(method, scene, options.seed)
+        if resume is not None:
+            _restore(trainer, resume, scene)
+    else:
+        renderer = CloudRenderer(scene, method_options.k)
+    folder = _open_folder(options, resume, scene)
+    bench = Workbench(options, scene, device, folder, method, trainer, renderer)
+    if resume is not None:
+        bench.best_val = float(resume.content["best_val"])
+    config = {
+        "options": options.to_json(),
+        "method_options": _plain(asdict(method_options)),
+        "model": method.describe() if method else {},
+        "scene": _describe_scene(scene),
+        "device": describe_device(device),
+        "versions": _versions(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "resumed_from": None if resume is None else resume.path.name,
+    }
+    folder.write_json("config.json", config)
+    return bench
+
+
+def _load_scene(options: Options, needs_points: bool, log: Log) -> Scene:
+    from render.scenes.load import load_scene
+
+    assert options.scene is not None
+    return load_scene(
+        options.scene,
+        data_roots=options.data_root,
+        downscale=options.downscale,
+        background=Background(options.background),
+        points=options.points,
+        seed=options.seed,
+        needs_points=needs_points,
+        log=log,
+    )
+
+
+def _open_folder(options: Options, resume: Resume | None, scene: Scene) -> RunFolder:
+    if resume is not None:
+        folder = RunFolder.open(resume.run)
+        folder.truncate_metrics(int(resume.content["step"]))
+        return folder
+    if options.out is not None:
+        return RunFolder.create(options.out, exact=True)
+    name = options.method if scene.views else "cloud"
+    return RunFolder.create(runfolder.default_path(DEFAULT_ROOT, scene.name, name), exact=False)
+
+
+def _restore(trainer: Trainer, resume: Resume, scene: Scene) -> None:
+    saved = resume.content.get("scene", {}).get("fingerprint")
+    if saved != scene.fingerprint():
+        raise UserError(
+            f"{resume.path}: the run was trained on another state of scene {scene.name}; its "
+            "images, cameras, splits or points have changed since."
+        )
+    try:
+        trainer.load_state_dict(resume.content["trainer"])
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        raise UserError(
+            f"{resume.path}: expected the state of method {resume.options.method}, "
+            f"got: {str(error).splitlines()[0] if str(error) else type(error).__name__}."
+        ) from error
+
+
+def _absolute(options: Options) -> Options:
+    """Paths that still mean the same when the run is continued from another folder."""
+    assert options.scene is not None
+    scene = options.scene
+    if Path(scene).expanduser().exists():
+        scene = str(Path(scene).expanduser().resolve())
+    return replace(
+        options,
+        scene=scene,
+        points=options.points and options.points.expanduser().resolve(),
+        data_root=tuple(root.expanduser().resolve() for root in options.data_root),
+        resume=None,
+    )
+
+
+def _describe_scene(scene: Scene) -> dict[str, Any]:
+    return {
+        "name": scene.name,
+        "path": str(scene.path.resolve()) if scene.path else None,
+        "fingerprint": scene.fingerprint(),
+        "views": {name: len(indices) for name, indices in scene.splits.items()},
+        "points": 0 if scene.points is None else len(scene.points),
+        "points_source": "" if scene.points is None else scene.points.source,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "kbuffers": render.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Dataclass values as JSON has them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -1,0 +1,58 @@
+"""Read the command line, then start what it asks for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.runtime import prepare_process
+
+if TYPE_CHECKING:
+    from app.options import Options
+
+prepare_process()  # before anything imports torch
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the program; the result is its exit code: 0 = done, 1 = the user's mistake."""
+    from app.options import parse
+    from render.errors import UserError
+
+    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    try:
+        return _dispatch(parse(args))
+    except UserError as error:
+        if debug:
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped at once; the last checkpoint is whole.", file=sys.stderr)
+        return 130
+
+
+def _dispatch(options: Options) -> int:
+    if options.version:
+        import render
+
+        print(f"kbuffers {render.__version__}")
+        return 0
+    if options.doctor:
+        from app.doctor import examine
+
+        return examine(options)
+
+    from app import headless
+    from app.runtime import has_display
+
+    if not options.headless:
+        if has_display():
+            print("The window is not part of this version; continuing headless.")
+        else:
+            print("No display found (DISPLAY is not set); continuing headless.")
+    return headless.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

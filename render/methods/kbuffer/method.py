@@ -1,0 +1,222 @@
+"""``kbuffer``: K layers of Gaussian footprints, fused by the K-Buffers network.
+
+The picture is made from the K heaviest contributions of every pixel, in training as in viewing:
+their shares composite the colours, and the fusion network adds what the layers' features say.
+Gradients reach position, shape, opacity, colour and features of the kept contributions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from render.camera import Camera
+from render.errors import UserError
+from render.kbuffer.gaussians import Layers, splat, splat_layers
+from render.methods.base import Inspection, Method, MethodOptions, Render, StepOutput
+from render.methods.kbuffer.cloud import NAMES, Cloud
+from render.methods.kbuffer.fusion import Fusion
+from render.methods.kbuffer.options import KBufferOptions
+from render.methods.kbuffer.refine import Blame, refine
+from render.methods.kbuffer.targets import coarse_view, halvings, random_window
+from render.scenes.types import Scene
+from render.training.losses import dssim, l1
+from render.training.sampler import ViewSampler
+
+SMALLEST_SSIM = 11  # px: the window of SSIM must fit
+
+
+class KBufferMethod(Method):
+    """See the module's text; options in :class:`KBufferOptions`."""
+
+    name: ClassVar[str] = "kbuffer"
+    Options: ClassVar[type[MethodOptions]] = KBufferOptions
+    options: KBufferOptions
+
+    def __init__(
+        self,
+        options: MethodOptions,
+        scene: Scene,
+        device: torch.device,
+        generator: torch.Generator,
+    ) -> None:
+        assert isinstance(options, KBufferOptions)
+        self.options, self.device = options, device
+        self.views, self.background = scene.split("train"), scene.background
+        if scene.points is None:
+            raise UserError(f"{scene.name}: the method kbuffer needs points, found none.")
+        self.radius = float(scene.bounds.radius)
+        self.near = max(0.01 * self.radius, 0.2 * scene.bounds.near)
+        size = max((v.camera.width * v.camera.height for v in self.views), default=256 * 256)
+        count = options.points or default_count(size)
+        self.limit = int(count * options.growth)
+        self.cloud = Cloud.from_points(
+            scene.points, count, self.radius, options, device, generator
+        )
+        self.fusion: Fusion | None = None
+        if options.network:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+                self.fusion = Fusion(options.k, options.features, options.width).to(device)
+        self.blame = Blame(len(self.cloud), device)
+        self._probe: Tensor | None = None
+        self.network_on = False
+
+    # ------------------------------------------------------------------ training
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        rates = self.learning_rates(0)
+        groups = [
+            {"name": name, "params": [getattr(self.cloud, name)], "lr": rates[name]}
+            for name in NAMES
+        ]
+        if self.fusion is not None:
+            params = list(self.fusion.parameters())
+            groups.append({"name": "network", "params": params, "lr": 0.0, "eps": 1e-8})
+        return groups
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        o = self.options
+        fast = 1 / (1 + step / o.half_life)
+        slow = 1 / (1 + step / o.slow_half_life)
+        return {
+            "means": o.lr_means * self.radius * fast,
+            "log_scales": o.lr_scales * slow,
+            "quats": o.lr_quats * slow,
+            "logits": o.lr_logits * slow,
+            "sh0": o.lr_colors * slow,
+            "sh_rest": o.lr_colors / 10 * slow,
+            "features": o.lr_colors * slow,
+            "network": o.lr_network * slow,
+        }
+
+    def loss_weights(self, step: int) -> dict[str, float]:
+        return {"l1": 1 - self.options.ssim, "ssim": self.options.ssim}
+
+    def train_step(
+        self, step: int, sampler: ViewSampler, generator: torch.Generator
+    ) -> StepOutput:
+        o = self.options
+        view = self.views[sampler.next()]
+        background = self.background.color(generator)
+        halved = halvings(view.camera.width, view.camera.height)
+        level = max(0, halved - step // max(1, o.coarse_steps))
+        camera, target = coarse_view(view, level, background)
+        camera, target = random_window(camera, target, o.max_pixels, generator)
+        target, background = target.to(self.device), background.to(self.device)
+        self.network_on = self.fusion is not None and step >= o.network_from
+        k = o.k
+        if self.network_on and float(torch.rand(1, generator=generator)) < o.layer_dropout:
+            k = int(torch.randint(1, o.k + 1, (1,), generator=generator))
+        self._probe = torch.zeros(len(self.cloud), 2, device=self.device, requires_grad=True)
+        layers = self._layers(camera, k, self._probe)
+        rgb = self._picture(layers, background)
+        error = (rgb - target).detach()
+        # The probe channels are zero everywhere, so this adds nothing to the loss; its gradient
+        # is each Gaussian's share of the absolute error and of the picture (see refine.py).
+        probe = (layers.image[..., 3] * error.abs().mean(-1) + layers.image[..., 4]).sum()
+        terms = {"l1": l1(rgb, target) + probe}
+        if o.ssim > 0 and min(target.shape[:2]) >= SMALLEST_SSIM:
+            terms["ssim"] = dssim(rgb, target)
+        return StepOutput(terms, mse=float(error.square().mean()))
+
+    def after_step(
+        self, step: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> None:
+        o = self.options
+        if step >= o.refine_until:
+            return
+        assert self._probe is not None and self._probe.grad is not None
+        self.blame.add(self._probe.grad)
+        if step >= o.refine_from and (step - o.refine_from) % o.refine_every == 0:
+            refine(self.cloud, self.blame, o.refine_share, self.limit, optimizer, generator)
+            self.blame = Blame(len(self.cloud), self.device)
+
+    def _layers(self, camera: Camera, k: int, probe: Tensor | None = None) -> Layers:
+        """K layers with values (r, g, b, two probe channels, F features)."""
+        projected = self.cloud.project(camera, self.near, self.options.antialias)
+        if probe is None:
+            probe = torch.zeros(len(self.cloud), 2, device=self.device)
+        values = torch.cat([projected.rgb, probe, self.cloud.features], 1)
+        features = self.options.features if self.network_on else 0
+        return splat_layers(projected, values, camera.width, camera.height, k, features)
+
+    def _picture(self, layers: Layers, background: Tensor) -> Tensor:
+        """[H, W, 3], not clamped."""
+        rgb = layers.image[..., :3] + (1 - layers.alpha)[..., None] * background
+        if not self.network_on or self.fusion is None:
+            return rgb
+        return self.fusion(layers.features, rgb, layers.alpha)
+
+    # ------------------------------------------------------------------ pictures
+    @torch.no_grad()
+    def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
+        k = self._clip(k)
+        layers = self._layers(camera, k)
+        rgb = self._picture(layers, background.to(self.device), k)
+        weight = shares(layers)
+        depth = (weight * layers.kbuffer.depth).sum(-1) / layers.alpha.clamp(min=1e-6)
+        return Render(rgb.clamp(0, 1), layers.alpha, depth)
+
+    @torch.no_grad()
+    def render_all(self, camera: Camera, background: Tensor) -> Render:
+        """The picture of *all* contributions: what the K layers are measured against.
+
+        Colours come from every contribution; the network's correction still comes from K layers.
+        """
+        layers = self._layers(camera, self.options.k)
+        background = background.to(self.device)
+        plain = layers.image[..., :3] + (1 - layers.alpha)[..., None] * background
+        correction = self._picture(layers, background) - plain
+        projected = self.cloud.project(camera, self.near, self.options.antialias)
+        everything = splat(projected, projected.rgb, camera.width, camera.height, 0)
+        rgb = everything.image + (1 - everything.alpha)[..., None] * background
+        return Render((rgb + correction).clamp(0, 1), everything.alpha)
+
+    @torch.no_grad()
+    def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
+        layers = self._layers(camera, self._clip(k))
+        projected = self.cloud.project(camera, self.near, self.options.antialias)
+        norm = layers.kbuffer.gather(self.cloud.features.norm(dim=1, keepdim=True))[..., 0]
+        color = layers.kbuffer.gather(projected.rgb.clamp(max=1))
+        return Inspection(layers.kbuffer, color, shares(layers), norm)
+
+    def _clip(self, k: int | None) -> int:
+        return self.options.k if k is None else max(1, min(k, self.options.k))
+
+    # ------------------------------------------------------------------ state
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "cloud": {name: t.detach() for name, t in self.cloud.tensors().items()},
+            "fusion": self.fusion.state_dict() if self.fusion is not None else None,
+            "network_on": self.network_on,
+            "blame": {"error": self.blame.error, "share": self.blame.share},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cloud.replace({n: t.to(self.device) for n, t in state["cloud"].items()})
+        if self.fusion is not None:
+            self.fusion.load_state_dict(state["fusion"])
+        self.network_on = bool(state["network_on"])
+        self.blame = Blame(len(self.cloud), self.device)
+        self.blame.error.copy_(state["blame"]["error"])
+        self.blame.share.copy_(state["blame"]["share"])
+
+    def describe(self) -> dict[str, int | float | str]:
+        network = sum(p.numel() for p in self.fusion.parameters()) if self.fusion else 0
+        return {"gaussians": len(self.cloud), "network parameters": network}
+
+
+def default_count(pixels: int) -> int:
+    """Gaussians to start with for pictures of so many pixels: 30,000 at 200x200, 60,000 at 400x400."""
+    return int(min(max(30000 * (pixels / 40000) ** 0.5, 5000), 250000))
+
+
+def shares(layers: Layers) -> Tensor:
+    """[H, W, K] share of each layer in the pixel; they sum to alpha."""
+    weight = layers.kbuffer.weight
+    assert weight is not None
+    total = weight.sum(-1, keepdim=True).clamp(min=1e-12)
+    return weight * layers.alpha[..., None] / total
+

@@ -1,0 +1,1 @@
+"""Networks shared by the methods: encodings, per-point MLPs, KFN and the gated U-Net."""

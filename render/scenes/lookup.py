@@ -1,0 +1,92 @@
+"""From the name or path on the command line to a folder or file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from render.errors import UserError
+
+BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "scenes"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scene's place and how it was found ("path", "--data-root", "$KBUFFERS_DATA", ...)."""
+
+    path: Path
+    how: str
+
+
+def search_folders(data_roots: Sequence[Path] = ()) -> list[tuple[Path, str]]:
+    """The folders that names are looked up in, in order, each with where it comes from."""
+    roots = [(Path(root).expanduser(), "--data-root") for root in data_roots]
+    for entry in os.environ.get("KBUFFERS_DATA", "").split(os.pathsep):
+        if entry.strip():
+            roots.append((Path(entry.strip()).expanduser(), "$KBUFFERS_DATA"))
+    roots.append((Path("data"), "data/"))
+    folders = []
+    for root, how in roots:
+        folders += [(root, how), (root / "nerf_synthetic", how)]
+    return [*folders, (BUNDLED, "bundled scene")]
+
+
+def find_scene(
+    source: str | Path, data_roots: Sequence[Path], is_scene: Callable[[Path], bool]
+) -> Found:
+    """The scene called ``source``: a path, else a name in one of the search folders.
+
+    Raises:
+        UserError: nothing there; says where it looked and names that are near.
+    """
+    path = Path(source).expanduser()
+    plain_name = len(Path(source).parts) == 1 and not path.is_absolute()
+    folders = search_folders(data_roots)
+    if path.exists() and (is_scene(path) or not plain_name):
+        return Found(path, "path")
+    if not path.is_absolute():
+        for folder, how in folders:
+            if is_scene(folder / path):
+                return Found(folder / path, how)
+    if path.exists():
+        return Found(path, "path")  # the caller says what is wrong with it
+    if not plain_name:
+        raise UserError(f"{path}: there is no such file or folder{_nearby(path)}.")
+    names = scene_names(data_roots, is_scene)
+    near = difflib.get_close_matches(path.name.lower(), [n.lower() for n in names], n=3, cutoff=0.5)
+    near = [name for name in names if name.lower() in near]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    if not near and names:
+        hint = f"; scenes that are there: {', '.join(names[:12])}."
+    places = ", ".join(dict.fromkeys(str(folder) for folder, _ in folders))
+    raise UserError(
+        f'scene "{source}": no path of that name, and no scene of that name in {places}'
+        f"{hint or '; give the path of a scene folder or a point cloud.'}"
+    )
+
+
+def scene_names(data_roots: Sequence[Path], is_scene: Callable[[Path], bool]) -> list[str]:
+    """Names of all scenes in the search folders, each once."""
+    names: dict[str, None] = {}
+    for folder, _ in search_folders(data_roots):
+        for child in sorted(_children(folder)):
+            if is_scene(child):
+                names[child.name] = None
+    return list(names)
+
+
+def _nearby(path: Path) -> str:
+    near = difflib.get_close_matches(path.name, [c.name for c in _children(path.parent)], n=2)
+    if near:
+        return f"; beside it there is {' and '.join(near)}"
+    return "" if path.parent.is_dir() else f"; the folder {path.parent} does not exist either"
+
+
+def _children(folder: Path) -> Iterable[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []

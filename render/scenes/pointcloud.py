@@ -1,0 +1,218 @@
+"""Point clouds from PLY, NPY/NPZ and text files, and back to PLY."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from render.errors import UserError
+from render.scenes.ply import read_ply, write_ply_rows
+from render.scenes.pointtext import read_text_table
+from render.scenes.types import PointCloud
+
+POINT_SUFFIXES = (".ply", ".npy", ".npz", ".xyz", ".txt", ".csv", ".pts", ".asc")
+
+# Colour of a splat of degree 0: rgb = 0.5 + SH_C0 * f_dc.
+SH_C0 = 0.28209479177387814
+_POSITION_NAMES = ("xyz", "points", "means3d", "means", "positions", "vertices", "pts")
+_COLOR_NAMES = ("rgb", "colors", "colours", "rgbs", "color")
+_NORMAL_NAMES = ("normals", "normal")
+_COLOR_COLUMNS = (("red", "green", "blue"), ("r", "g", "b"), ("diffuse_red", "diffuse_green",
+                  "diffuse_blue"))  # fmt: skip
+
+Columns = dict[str, np.ndarray]
+
+
+def is_point_cloud(path: Path) -> bool:
+    """Whether ``path`` is a file with the suffix of a point cloud."""
+    return path.is_file() and path.suffix.lower() in POINT_SUFFIXES
+
+
+def read_point_cloud(path: str | Path) -> PointCloud:
+    """Read a point cloud; ``source`` of the result tells what it was and what was dropped.
+
+    Points with NaN or infinite coordinates are dropped. Files of trained 3D Gaussians are
+    recognised: their raw attributes are in ``gaussians`` ("f_dc" [N, 3], "f_rest" [N, C],
+    "opacity" [N, 1], "scale" [N, 3], "rotation" [N, 4]; logits and logarithms as in the file).
+
+    Raises:
+        UserError: unknown suffix, broken file, or not a single usable point.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such point cloud file.")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty, expected points.")
+    if suffix == ".ply":
+        rows = read_ply(path)
+        return _from_columns(path, {str(n).lower(): rows[n] for n in rows.dtype.names or ()})
+    if suffix in (".npy", ".npz"):
+        return _from_columns(path, _read_numpy(path))
+    if suffix in POINT_SUFFIXES:
+        return _from_columns(path, read_text_table(path))
+    raise UserError(
+        f'{path}: point clouds of type "{suffix}" are not supported; '
+        f"expected one of {', '.join(POINT_SUFFIXES)}."
+    )
+
+
+def write_ply(path: str | Path, cloud: PointCloud) -> None:
+    """Write xyz, normals and colours (uchar) as binary little-endian PLY."""
+    fields = [(name, "<f4") for name in "xyz"]
+    if cloud.normals is not None:
+        fields += [(name, "<f4") for name in ("nx", "ny", "nz")]
+    if cloud.rgb is not None:
+        fields += [(name, "u1") for name in ("red", "green", "blue")]
+    rows = np.empty(len(cloud), fields)
+    for i, name in enumerate("xyz"):
+        rows[name] = cloud.xyz[:, i].numpy()
+        if cloud.normals is not None:
+            rows[f"n{name}"] = cloud.normals[:, i].numpy()
+    if cloud.rgb is not None:
+        bytes_ = (cloud.rgb.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+        for i, name in enumerate(("red", "green", "blue")):
+            rows[name] = bytes_[:, i]
+    comments = [cloud.source.replace("\n", " ")] if cloud.source else []
+    write_ply_rows(Path(path), rows, comments)
+
+
+def _from_columns(path: Path, columns: Columns) -> PointCloud:
+    """Assemble a cloud from named columns [N]."""
+    xyz = _stack(columns, ("x", "y", "z"))
+    if xyz is None:
+        raise UserError(f"{path}: expected columns x, y, z, found {', '.join(columns) or 'none'}.")
+    if len(xyz) == 0:
+        raise UserError(f"{path}: the file holds zero points; at least one is needed.")
+    # Double coordinates may be finite and still overflow float32.
+    with np.errstate(over="ignore"):
+        xyz = xyz.astype(np.float32)
+    keep = np.isfinite(xyz).all(1)
+    dropped = int(len(xyz) - keep.sum())
+    if dropped == len(xyz):
+        raise UserError(f"{path}: all of its {dropped:,} points have NaN or infinite coordinates.")
+    gaussians = _gaussians(columns)
+    normals = _stack(columns, ("nx", "ny", "nz"))
+    if normals is not None:
+        normals = normals.astype(np.float32)
+        normals[~np.isfinite(normals).all(1)] = 0
+        if not normals.any():  # 3DGS writes zeros where the standard wants normals
+            normals = None
+    rgb = _rgb(columns, gaussians)
+    what = path.name
+    if gaussians is not None:
+        what += f" (3D Gaussian Splatting, {len(xyz):,} Gaussians)"
+    if dropped:
+        what += f" ({dropped:,} points with NaN or infinite coordinates dropped)"
+    cloud = PointCloud(
+        torch.from_numpy(xyz),
+        None if rgb is None else torch.from_numpy(rgb),
+        None if normals is None else torch.from_numpy(normals),
+        what,
+        gaussians,
+    )
+    return cloud.subset(torch.from_numpy(keep)) if dropped else cloud
+
+
+def _stack(columns: Columns, names: tuple[str, ...]) -> np.ndarray | None:
+    if not all(name in columns for name in names):
+        return None
+    return np.stack([columns[name] for name in names], -1)
+
+
+def _rgb(columns: Columns, gaussians: dict[str, Tensor] | None) -> np.ndarray | None:
+    """Colours [N, 3] float32 in [0, 1] from whatever type and range the file has."""
+    for names in _COLOR_COLUMNS:
+        values = _stack(columns, names)
+        if values is not None and len(values):
+            return color_to_unit(values)
+    if gaussians is not None:
+        return (0.5 + SH_C0 * gaussians["f_dc"]).clamp(0, 1).numpy()
+    return None
+
+
+def color_to_unit(values: np.ndarray) -> np.ndarray:
+    """Colours of any type as float32 in [0, 1]: bytes, 16-bit, 0..1 or 0..255 floats."""
+    if values.dtype == np.int8:  # bytes written with the wrong sign
+        values = values.view(np.uint8)
+    out = np.nan_to_num(values.astype(np.float32), nan=0.5, posinf=1.0, neginf=0.0)
+    if values.dtype == np.uint8:
+        top = 255.0
+    elif values.dtype == np.uint16:
+        top = 65535.0
+    else:
+        largest = float(out.max(initial=0))
+        if np.issubdtype(values.dtype, np.integer):
+            top = 255.0 if largest <= 255 else 65535.0
+        else:
+            top = 1.0 if largest <= 1.001 else 255.0 if largest <= 255 else 65535.0
+    return (out / top).clip(0, 1)
+
+
+def _gaussians(columns: Columns) -> dict[str, Tensor] | None:
+    dc = _stack(columns, ("f_dc_0", "f_dc_1", "f_dc_2"))
+    if dc is None:
+        return None
+
+    def family(prefix: str) -> Tensor | None:
+        names = [n for n in columns if n.startswith(prefix) and n[len(prefix) :].isdigit()]
+        names.sort(key=lambda n: int(n[len(prefix) :]))
+        values = _stack(columns, tuple(names)) if names else None
+        return None if values is None else torch.from_numpy(values.astype(np.float32))
+
+    out = {"f_dc": torch.from_numpy(dc.astype(np.float32))}
+    for name, prefix in (("f_rest", "f_rest_"), ("scale", "scale_"), ("rotation", "rot_")):
+        values = family(prefix)
+        if values is not None:
+            out[name] = values
+    if "opacity" in columns:
+        out["opacity"] = torch.from_numpy(columns["opacity"].astype(np.float32))[:, None]
+    return out
+
+
+def _read_numpy(path: Path) -> Columns:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: cannot be read as a NumPy file without pickle "
+            f"({error}); save plain number arrays with np.save or np.savez."
+        ) from error
+    arrays = {str(name).lower(): array for name, array in arrays.items()}
+    if len(arrays) == 1 and next(iter(arrays.values())).dtype.names:
+        rows = next(iter(arrays.values()))
+        return {str(name).lower(): rows[name] for name in rows.dtype.names}
+    positions = _pick(arrays, _POSITION_NAMES)
+    if positions is None and len(arrays) == 1:
+        positions = next(iter(arrays.values()))
+    found = ", ".join(f"{n or 'array'} {a.dtype}{list(a.shape)}" for n, a in arrays.items())
+    numeric = positions is not None and positions.dtype.kind in "fiu"
+    if positions is None or not numeric or positions.ndim != 2 or positions.shape[1] not in (3, 6):
+        raise UserError(
+            f"{path}: expected an array [N, 3] or [N, 6] (x y z, or x y z r g b), or arrays named "
+            f"{'/'.join(_POSITION_NAMES[:3])} and {'/'.join(_COLOR_NAMES[:2])}; found {found}."
+        )
+    columns = dict(zip("xyz", positions[:, :3].T, strict=True))
+    groups = [(("red", "green", "blue"), _pick(arrays, _COLOR_NAMES))]
+    groups.append((("nx", "ny", "nz"), _pick(arrays, _NORMAL_NAMES)))
+    if positions.shape[1] == 6:
+        groups.append((("red", "green", "blue"), positions[:, 3:]))
+    for names, values in groups:
+        if values is None:
+            continue
+        if values.ndim != 2 or values.shape[0] != len(positions) or values.shape[1] < 3:
+            raise UserError(
+                f"{path}: expected one row of three values for each of the {len(positions):,} "
+                f"points, found {found}."
+            )
+        columns.update(zip(names, values[:, :3].T, strict=True))
+    return columns
+
+
+def _pick(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:
+    return next((arrays[name] for name in names if name in arrays), None)

@@ -1,0 +1,115 @@
+"""Image quality: PSNR, SSIM and, where its weights are on this machine, LPIPS.
+
+Every function takes one image pair [H, W, 3], float in [0, 1]. Means over a split are means of
+per-image values (render/training/evaluation.py).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SSIM_WINDOW = 11  # pixels
+SSIM_SIGMA = 1.5  # pixels
+
+LpipsNet = Literal["alex", "vgg"]
+# The backbones that the LPIPS heads sit on, as torchvision names them in torch hub's cache.
+_LPIPS_BACKBONES: dict[LpipsNet, str] = {
+    "alex": "alexnet-owt-7be5be79.pth",
+    "vgg": "vgg16-397923af.pth",
+}
+
+
+def psnr(image: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of two images in [0, 1]; infinite when they are equal."""
+    mse = float((image - target).double().square().mean())
+    return -10 * math.log10(mse) if mse > 0 else math.inf
+
+
+def ssim_map(image: Tensor, target: Tensor) -> Tensor:
+    """SSIM of every window that lies inside, [H - 10, W - 10, 3], differentiable.
+
+    11x11 Gaussian window with sigma 1.5 and population covariance (Wang et al., IEEE TIP 13(4),
+    2004); equals scikit-image's ``structural_similarity(gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=1)`` away from the border that it crops.
+
+    Args:
+        image, target: [H, W, 3] in [0, 1], at least 11 pixels on each side.
+    """
+    if min(image.shape[:2]) < SSIM_WINDOW:
+        raise ValueError(
+            f"SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW} pixels, got {tuple(image.shape)}"
+        )
+    a, b = image.movedim(-1, 0), target.movedim(-1, 0)  # [3, H, W]
+    channels = a.shape[0]
+    stack = torch.cat([a, b, a * a, b * b, a * b])[None]  # [1, 15, H, W]
+    blurred = _blur(stack)[0].unflatten(0, (5, channels))  # [5, 3, H-10, W-10]
+    mu_a, mu_b, aa, bb, ab = blurred
+    var_a, var_b, cov = aa - mu_a * mu_a, bb - mu_b * mu_b, ab - mu_a * mu_b
+    c1, c2 = 0.01**2, 0.03**2
+    numerator = (2 * mu_a * mu_b + c1) * (2 * cov + c2)
+    denominator = (mu_a * mu_a + mu_b * mu_b + c1) * (var_a + var_b + c2)
+    return (numerator / denominator).movedim(0, -1)
+
+
+def ssim(image: Tensor, target: Tensor) -> float:
+    """Mean of :func:`ssim_map`; NaN for images smaller than its window."""
+    if min(image.shape[:2]) < SSIM_WINDOW:
+        return math.nan
+    return float(ssim_map(image, target).double().mean())
+
+
+def _blur(stack: Tensor) -> Tensor:
+    """Separable Gaussian over [1, C, H, W] without padding: depthwise convolutions."""
+    channels = stack.shape[1]
+    x = torch.arange(SSIM_WINDOW, dtype=stack.dtype, device=stack.device) - SSIM_WINDOW // 2
+    kernel = torch.exp(-x.square() / (2 * SSIM_SIGMA**2))
+    kernel = kernel / kernel.sum()
+    column = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    row = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    return F.conv2d(F.conv2d(stack, column, groups=channels), row, groups=channels)
+
+
+class Lpips:
+    """LPIPS with images scaled to [-1, 1], as its authors define it (Zhang et al., CVPR 2018)."""
+
+    def __init__(self, net: LpipsNet, device: torch.device) -> None:
+        import warnings
+
+        import lpips
+
+        with warnings.catch_warnings():  # lpips 0.1.4 calls torchvision by its old keywords
+            warnings.simplefilter("ignore")
+            self.model = lpips.LPIPS(net=net, verbose=False).eval().to(device)
+        self.net: LpipsNet = net
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor, target: Tensor) -> float:
+        """Distance of two images [H, W, 3] in [0, 1]; lower is better."""
+        device = next(self.model.parameters()).device
+        a, b = (v.to(device).movedim(-1, 0)[None] * 2 - 1 for v in (image, target))
+        return float(self.model(a, b))
+
+
+def load_lpips(net: LpipsNet, device: torch.device) -> tuple[Lpips | None, str]:
+    """LPIPS, or None and the sentence that says why not. Never touches the network.
+
+    The package would download its backbone at construction and wait for a network that may not
+    be there, so the files are looked for first.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("lpips") is None or find_spec("torchvision") is None:
+        return None, 'LPIPS is left out: it is not installed (pip install -e ".[eval]").'
+    weights = Path(torch.hub.get_dir()) / "checkpoints" / _LPIPS_BACKBONES[net]
+    if not weights.is_file():
+        return None, f"LPIPS is left out: its {net} weights are not on this machine ({weights})."
+    try:
+        return Lpips(net, device), f"LPIPS uses the {net} net."
+    except Exception as error:  # a torn weight file must not cost the other metrics
+        return None, f"LPIPS is left out: loading its {net} weights failed ({error})."

@@ -1,0 +1,220 @@
+"""The run folder: what a run leaves behind (design.md section 7), and nothing outside it.
+
+::
+
+    config.json  metrics.csv  eval.json  log.txt
+    checkpoints/step_XXXXXXX.pt  latest  best
+    images/  video/
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from render.errors import UserError
+from render.files import atomic_text
+from render.training.checkpoint import list_checkpoints
+
+
+@dataclass(frozen=True)
+class MetricsRow:
+    """One line of metrics.csv; None leaves a cell empty.
+
+    ``seconds`` is the training wall clock without evaluation and saving; ``loss`` and
+    ``train_psnr`` are means over the steps since the row before.
+    """
+
+    step: int
+    seconds: float
+    loss: float | None = None
+    train_psnr: float | None = None
+    test_psnr: float | None = None
+    test_ssim: float | None = None
+    val_psnr: float | None = None
+    steps_per_second: float | None = None
+
+
+COLUMNS = [field.name for field in fields(MetricsRow)]
+
+
+class RunFolder:
+    """One folder of results. :meth:`create` makes a new one, :meth:`open` continues an old one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.images = path / "images"
+        self.video = path / "video"
+
+    @classmethod
+    def create(cls, path: Path, *, exact: bool) -> RunFolder:
+        """Make a new folder.
+
+        Args:
+            path: where.
+            exact: the user named this folder: a full one is an error. Otherwise a number is
+                appended until the name is free.
+
+        Raises:
+            UserError: it holds files already, or cannot be written.
+        """
+        if exact and path.is_dir() and any(path.iterdir()):
+            raise UserError(
+                f"--out {path}: expected a new or empty folder, found files in it; "
+                "choose another, or continue that run with --resume."
+            )
+        candidate, number = path, 1
+        while not exact and candidate.exists():
+            number += 1
+            candidate = path.with_name(f"{path.name}-{number}")
+        run = cls(candidate)
+        try:
+            for folder in (run.checkpoints, run.images, run.video):
+                folder.mkdir(parents=True, exist_ok=True)
+            run.log_path.touch()
+        except OSError as error:
+            raise UserError(
+                f"--out {candidate}: expected a folder that can be written, "
+                f"got: {error.strerror or error}."
+            ) from error
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            UserError: there is no run at ``path``, or it cannot be written.
+        """
+        run = cls(path)
+        if not is_run(path):
+            raise UserError(f"{path}: expected a run folder with checkpoints, found none.")
+        try:
+            for folder in (run.images, run.video):
+                folder.mkdir(exist_ok=True)
+            with run.log_path.open("a", encoding="utf-8"):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{path}: expected a run folder that can be written, got: "
+                f"{error.strerror or error}."
+            ) from error
+        return run
+
+    @property
+    def log_path(self) -> Path:
+        """log.txt"""
+        return self.path / "log.txt"
+
+    # ------------------------------------------------------------------ writing
+    def log(self, text: str) -> None:
+        """Append a line with its time of day to log.txt."""
+        with self.log_path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def write_json(self, name: str, data: dict[str, Any]) -> Path:
+        """Write config.json or eval.json; always whole, strict JSON."""
+        path = self.path / name
+        text = json.dumps(data, indent=2, allow_nan=False) + "\n"
+        atomic_text(path, text)
+        return path
+
+    def append_metrics(self, row: MetricsRow) -> None:
+        """Add one line to metrics.csv, and its header when it is new."""
+        path = self.path / "metrics.csv"
+        new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(COLUMNS)
+            writer.writerow([_cell(getattr(row, name)) for name in COLUMNS])
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop lines after ``step`` (they will be trained again) and a last torn line."""
+        path = self.path / "metrics.csv"
+        if not path.exists():
+            return
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [",".join(COLUMNS)]
+        for line in lines[1:]:
+            cells = line.split(",")
+            if len(cells) == len(COLUMNS) and cells[0].isdigit() and int(cells[0]) <= step:
+                kept.append(line)
+        atomic_text(path, "\n".join(kept) + "\n")
+
+    def files(self) -> dict[str, list[str]]:
+        """Names of all files, by folder relative to the run ("" for the run itself)."""
+        found: dict[str, list[str]] = {}
+        for path in sorted(self.path.rglob("*")):
+            if path.is_file():
+                folder = path.parent.relative_to(self.path).as_posix()
+                found.setdefault("" if folder == "." else folder, []).append(path.name)
+        return found
+
+
+def default_path(root: Path, scene: str, method: str) -> Path:
+    """``root/<scene>/<method>-<time>``, with names made safe for every file system."""
+    safe = re.sub(r"[^\w.-]+", "_", scene).strip("._") or "scene"
+    return root / safe / f"{method}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def check_writable(path: Path) -> None:
+    """Find out before any work whether ``path`` can be made and filled.
+
+    Raises:
+        UserError: it cannot.
+    """
+    parent = path
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise UserError(f"--out {path}: expected a folder, found the file {parent}.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"--out {path}: expected a folder that can be written, {parent} is not.")
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is a run folder that can be continued."""
+    return (path / "config.json").is_file() and bool(list_checkpoints(path / "checkpoints"))
+
+
+def find_runs(root: Path) -> list[Path]:
+    """All run folders below ``root`` (or ``root`` itself), the one that trained last first."""
+    if is_run(root):
+        return [root]
+    runs = [config.parent for config in root.glob("*/*/config.json") if is_run(config.parent)]
+    runs += [config.parent for config in root.glob("*/config.json") if is_run(config.parent)]
+
+    def trained(run: Path) -> float:
+        return max(path.stat().st_mtime for path in list_checkpoints(run / "checkpoints"))
+
+    return sorted(runs, key=trained, reverse=True)
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """config.json of a run.
+
+    Raises:
+        UserError: missing or not JSON.
+    """
+    path = run / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected the run's options as JSON, got: {error}.") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(config).__name__}.")
+    return config
+
+
+def _cell(value: float | int | None) -> str:
+    if value is None or value != value:  # NaN: nothing was measured
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
