@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?= --scene lego
-# Without an NVIDIA GPU the CPU build of torch is a tenth of the download.
-TORCH_INDEX ?= $(shell command -v nvidia-smi >/dev/null 2>&1 || echo https://download.pytorch.org/whl/cpu)
+# How to get torch, when the default build is not the one you want, e.g. an index of CPU builds:
+# make run TORCH_ARGS="--index-url ..."
+TORCH_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
 .PHONY: run test clean
@@ -32,12 +33,9 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# An index that does not answer at once is left out: pip would retry for minutes.
 $(VENV)/.torch-installed: $(VENV)/.made constraints.txt
 	@echo "Installing torch (some minutes the first time) ..."
-	@if [ -n "$(TORCH_INDEX)" ] && $(BIN)/python -c \
-	  "import urllib.request as u; u.urlopen('$(TORCH_INDEX)/torch/', timeout=5)" 2>/dev/null; \
-	  then $(PIP_INSTALL) --index-url $(TORCH_INDEX) torch; else $(PIP_INSTALL) torch; fi
+	@$(PIP_INSTALL) $(TORCH_ARGS) torch
 	@touch $@
 
 $(VENV)/.run-installed: $(VENV)/.torch-installed pyproject.toml

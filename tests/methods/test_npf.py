@@ -17,7 +17,7 @@ from render.errors import UserError
 from render.methods import method_class
 from render.methods.npf import Bpcr, Frepcr, NpfOptions
 from render.methods.npf.crop import Region, draw_crop
-from render.methods.npf.method import covering_radius
+from render.methods.npf.radius import covering_radius
 from render.scenes.background import Background
 from render.scenes.types import Bounds, PointCloud, Scene, View
 from render.training.trainer import Trainer

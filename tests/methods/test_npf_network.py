@@ -145,7 +145,7 @@ def test_colour_skip_starts_from_the_points_front_to_back() -> None:
     torch.nn.init.zeros_(net.kfn.gate[-1].weight)  # type: ignore[union-attr, index]
     torch.nn.init.zeros_(net.kfn.gate[-1].bias)  # type: ignore[union-attr, index]
     out = net(kbuffer, rays(6, 6), colors)  # every layer has the same mass: discs as they are
-    alpha = (1 - (1 - 0.9 * (1 - kbuffer.distance)) ** (8 / 3)) * kbuffer.valid
+    alpha = (1 - (1 - 0.9 * (1 - kbuffer.distance.clamp(min=0))) ** (8 / 3)) * kbuffer.valid
     expected, light = torch.zeros(6, 6, 3), torch.ones(6, 6, 1)
     for k in range(3):
         a = alpha[..., k, None]

@@ -29,7 +29,7 @@ class Gate(nn.Module):
     def forward(self, layers: Tensor) -> tuple[Tensor, Tensor]:
         """Layers [h, w, K, F] -> fused [h, w, F] and gates [h, w, K]."""
         gates = 2 * torch.sigmoid(self.gate(F.relu(self.mix(layers.flatten(2)))))
-        return (gates[:, :, None].to(layers) @ layers)[:, :, 0], gates
+        return (layers * gates[..., None]).sum(2), gates
 
 
 class Fusion(nn.Module):
@@ -66,14 +66,17 @@ class Fusion(nn.Module):
         y0, y1, x0, x1 = visible_box(alpha)
         if y1 == y0:
             return rgb
-        box = (slice(y0, y1), slice(x0, x1))
-        layers, inside, a = layers[box], rgb[box], alpha[box][..., None]  # [h, w, ...]
+        inside = rgb
+        h, w = rgb.shape[:2]
+        if (y0, y1, x0, x1) != (0, h, 0, w):
+            box = (slice(y0, y1), slice(x0, x1))
+            layers, inside, alpha = layers[box], rgb[box], alpha[box]  # [h, w, ...]
+        a = alpha[..., None]
         if layers.shape[2] < self.k:
             layers = F.pad(layers, (0, 0, 0, self.k - layers.shape[2]))
         fused, _ = self.gate(layers)
         seen = torch.cat([fused, inside, a], -1).permute(2, 0, 1)[None]  # [1, F + 4, h, w]
         correction = self._unet(seen)[0].permute(1, 2, 0)  # [h, w, 3]
-        h, w = rgb.shape[:2]
         return rgb + F.pad(correction * a, (0, 0, x0, w - x1, y0, h - y1))
 
     def _unet(self, x: Tensor) -> Tensor:

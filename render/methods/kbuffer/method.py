@@ -20,7 +20,12 @@ from render.methods.kbuffer.cloud import NAMES, Cloud
 from render.methods.kbuffer.fusion import Fusion
 from render.methods.kbuffer.options import KBufferOptions
 from render.methods.kbuffer.refine import Blame, refine
-from render.methods.kbuffer.targets import coarse_view, halvings, random_window
+from render.methods.kbuffer.targets import (
+    coarse_view,
+    content_box,
+    halvings,
+    training_window,
+)
 from render.scenes.types import Scene
 from render.training.losses import dssim, l1
 from render.training.sampler import ViewSampler
@@ -45,6 +50,7 @@ class KBufferMethod(Method):
         assert isinstance(options, KBufferOptions)
         self.options, self.device = options, device
         self.views, self.background = scene.split("train"), scene.background
+        self._boxes: list[tuple[float, float, float, float] | None] = [None] * len(self.views)
         if scene.points is None:
             raise UserError(f"{scene.name}: the method kbuffer needs points, found none.")
         self.radius = float(scene.bounds.radius)
@@ -98,12 +104,16 @@ class KBufferMethod(Method):
         self, step: int, sampler: ViewSampler, generator: torch.Generator
     ) -> StepOutput:
         o = self.options
-        view = self.views[sampler.next()]
+        index = sampler.next()
+        view = self.views[index]
         background = self.background.color(generator)
         halved = halvings(view.camera.width, view.camera.height)
         level = max(0, halved - step // max(1, o.coarse_steps))
         camera, target = coarse_view(view, level, background)
-        camera, target = random_window(camera, target, o.max_pixels, generator)
+        box = self._boxes[index]
+        if box is None:
+            box = self._boxes[index] = content_box(view)
+        camera, target = training_window(camera, target, box, o.max_pixels, generator)
         target, background = target.to(self.device), background.to(self.device)
         self.network_on = self.fusion is not None and step >= o.network_from
         k = o.k
@@ -154,7 +164,7 @@ class KBufferMethod(Method):
     def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
         k = self._clip(k)
         layers = self._layers(camera, k)
-        rgb = self._picture(layers, background.to(self.device), k)
+        rgb = self._picture(layers, background.to(self.device))
         weight = shares(layers)
         depth = (weight * layers.kbuffer.depth).sum(-1) / layers.alpha.clamp(min=1e-6)
         return Render(rgb.clamp(0, 1), layers.alpha, depth)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,6 +13,8 @@ from render.scenes.types import View
 
 SMALLEST_SIDE = 96  # px; no picture is learnt coarser than this
 MOST_HALVINGS = 3
+MARGIN = 0.03  # around what the mask shows, in shares of the picture
+WHOLE_PICTURE = 0.1  # share of the steps that learn the whole picture
 
 
 def halvings(width: int, height: int) -> int:
@@ -37,15 +41,47 @@ def coarse_view(view: View, level: int, background: Tensor) -> tuple[Camera, Ten
     return camera, F.avg_pool2d(image, s)[0].permute(1, 2, 0)
 
 
-def random_window(
-    camera: Camera, target: Tensor, max_pixels: int, generator: torch.Generator
+def content_box(view: View) -> tuple[float, float, float, float]:
+    """Rows y0..y1 and columns x0..x1 of what the mask shows, in shares of the picture.
+
+    A margin is added on each side, where colours that spill over the edge are punished.
+    """
+    h, w = view.camera.height, view.camera.width
+    hit = view.pixels()[..., 3] > 0  # [H, W]
+    rows, columns = hit.any(1).nonzero()[:, 0], hit.any(0).nonzero()[:, 0]
+    if rows.numel() == 0:
+        return 0.0, 1.0, 0.0, 1.0
+    y0, y1 = int(rows[0]) / h - MARGIN, (int(rows[-1]) + 1) / h + MARGIN
+    x0, x1 = int(columns[0]) / w - MARGIN, (int(columns[-1]) + 1) / w + MARGIN
+    return max(y0, 0.0), min(y1, 1.0), max(x0, 0.0), min(x1, 1.0)
+
+
+def training_window(
+    camera: Camera,
+    target: Tensor,
+    box: tuple[float, float, float, float],
+    max_pixels: int,
+    generator: torch.Generator,
 ) -> tuple[Camera, Tensor]:
-    """A window of at most ``max_pixels`` with the picture's aspect, anywhere in it."""
+    """The part of a picture that one step learns: mostly what the mask shows.
+
+    Args:
+        target: [H, W, 3].
+        box: from :func:`content_box`; now and then the whole picture is taken instead, so that
+            nothing grows unseen outside.
+        max_pixels: of the part; larger ones are learnt in random windows of this size.
+    """
     h, w = target.shape[:2]
-    if h * w <= max_pixels:
+    y0, y1, x0, x1 = 0, h, 0, w
+    if float(torch.rand(1, generator=generator)) >= WHOLE_PICTURE:
+        y0, y1 = int(box[0] * h), math.ceil(box[1] * h)
+        x0, x1 = int(box[2] * w), math.ceil(box[3] * w)
+    ch, cw = y1 - y0, x1 - x0
+    if ch * cw > max_pixels:
+        scale = (max_pixels / (ch * cw)) ** 0.5
+        ch, cw = max(1, int(ch * scale)), max(1, int(cw * scale))
+        y0 += int(torch.randint(y1 - y0 - ch + 1, (1,), generator=generator))
+        x0 += int(torch.randint(x1 - x0 - cw + 1, (1,), generator=generator))
+    if (ch, cw) == (h, w):
         return camera, target
-    scale = (max_pixels / (h * w)) ** 0.5
-    ch, cw = max(1, int(h * scale)), max(1, int(w * scale))
-    y = int(torch.randint(h - ch + 1, (1,), generator=generator))
-    x = int(torch.randint(w - cw + 1, (1,), generator=generator))
-    return camera.crop(x, y, cw, ch), target[y : y + ch, x : x + cw]
+    return camera.crop(x0, y0, cw, ch), target[y0 : y0 + ch, x0 : x0 + cw]
