@@ -31,19 +31,22 @@ def prepare_process() -> None:
         mallopt(m_trim_threshold, 2**31 - 1)
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device for ``--device``.
+def resolve_device(name: str, method: str) -> torch.device:
+    """The device for ``--device``; ``auto`` takes a GPU if there is one and ``method`` uses it.
 
     Raises:
         UserError: CUDA was asked for and is not there.
     """
     import torch
 
+    from render.methods import method_class
+
     if name == "cuda" and not torch.cuda.is_available():
         why = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU found"
         raise UserError(f"--device cuda: {why}; use --device auto or install torch for CUDA.")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        gpu = torch.cuda.is_available() and method_class(method).gpu_ready
+        name = "cuda" if gpu else "cpu"
     return torch.device(name)
 
 

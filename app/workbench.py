@@ -82,7 +82,7 @@ def build(options: Options, log: Log) -> Workbench:
     cls = method_class(options.method)
     method_options = apply_settings(cls.Options(), options.settings, options.k)
     parse_every(options.eval_every)
-    device = resolve_device(options.device)
+    device = resolve_device(options.device, options.method)
     if resume is None:
         runfolder.check_writable(options.out or DEFAULT_ROOT)
 

@@ -80,7 +80,7 @@ class KBuffer:
         return KBuffer(self.index[..., cut], self.depth[..., cut], self.distance[..., cut], weight)
 
     def gather(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """``values`` [N, C] of the primitives, [H, W, K, C]; ``fill`` where empty. Differentiable."""
+        """``values`` [N, C] at every slot, [H, W, K, C]; ``fill`` where empty. Differentiable."""
         valid = self.valid
         out = values.new_full((*self.index.shape, values.shape[1]), fill)
         rows = self.index[valid].long()

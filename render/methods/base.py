@@ -84,6 +84,7 @@ class Method(ABC):
     name: ClassVar[str]
     Options: ClassVar[type[MethodOptions]]
     needs_points: ClassVar[bool] = True
+    gpu_ready: ClassVar[bool] = True  # False: `--device auto` stays on the CPU
 
     options: MethodOptions
     device: torch.device
@@ -111,9 +112,7 @@ class Method(ABC):
         return {}
 
     @abstractmethod
-    def train_step(
-        self, step: int, sampler: ViewSampler, generator: torch.Generator
-    ) -> StepOutput:
+    def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
         """Draw a batch and return its loss terms. Decides on empty batches before any network."""
 
     def after_step(

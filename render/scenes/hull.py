@@ -97,7 +97,12 @@ def visual_hull(
     inside = _judge(xyz, cameras, masks, carved.size, tolerance, whole=False)
     xyz = np.where(inside[:, None], xyz, centers)
     normals = depth.normals(carved.cells[chosen])
-    return PointCloud(torch.from_numpy(xyz), normals=torch.from_numpy(normals), source=source)
+    return PointCloud(
+        torch.from_numpy(xyz),
+        normals=torch.from_numpy(normals),
+        source=source,
+        fills_volume=True,
+    )
 
 
 def carve(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -217,7 +218,7 @@ def _made_points(
                 f"Points: {len(cloud):,} from the {cloud.source}, coloured by the views that see "
                 f"them ({seconds:.1f} s)."
             )
-            return PointCloud(cloud.xyz, rgb, cloud.normals, cloud.source)
+            return replace(cloud, rgb=rgb)
         notes.add("The visual hull is empty: masks and poses contradict each other.")
     xyz = _random_in_sphere(bounds, budget or RANDOM_POINTS, seed)
     rgb = colors_from_views(xyz, train, occlusion=False)
@@ -225,7 +226,7 @@ def _made_points(
         f"Points: {len(xyz):,} random ones in the bounds (no point cloud given and no silhouettes "
         "to carve from); a point cloud (points.ply) would give a better start."
     )
-    return PointCloud(xyz, rgb, source="random in the bounds")
+    return PointCloud(xyz, rgb, source="random in the bounds", fills_volume=True)
 
 
 def _random_in_sphere(bounds: Bounds, count: int, seed: int) -> Tensor:
@@ -242,7 +243,7 @@ def _with_colors(cloud: PointCloud, train: list[View], notes: _Notes) -> PointCl
     preload(train, _THREADS)
     rgb = colors_from_views(cloud.xyz, train, cloud.normals)
     notes.add(f"{cloud.source} has no colours: taken from the training views that see each point.")
-    return PointCloud(cloud.xyz, rgb, cloud.normals, cloud.source, cloud.gaussians)
+    return replace(cloud, rgb=rgb)
 
 
 def _within_budget(cloud: PointCloud, budget: int | None, seed: int, notes: _Notes) -> PointCloud:

@@ -113,7 +113,7 @@ def _from_columns(path: Path, columns: Columns) -> PointCloud:
         None if rgb is None else torch.from_numpy(rgb),
         None if normals is None else torch.from_numpy(normals),
         what,
-        gaussians,
+        gaussians=gaussians,
     )
     return cloud.subset(torch.from_numpy(keep)) if dropped else cloud
 

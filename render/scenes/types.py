@@ -27,6 +27,8 @@ class PointCloud:
         rgb: [N, 3] float32 in [0, 1], or None.
         normals: [N, 3] float32, or None.
         source: where the points come from, for the log ("points.ply", "visual hull of 85 views").
+        fills_volume: whether the points fill a volume that holds the object (hull, random)
+            instead of lying on its surfaces.
         gaussians: the raw 3DGS attributes by name, each [N, C] float32, when the file is one.
     """
 
@@ -34,6 +36,7 @@ class PointCloud:
     rgb: Tensor | None = None
     normals: Tensor | None = None
     source: str = ""
+    fills_volume: bool = False
     gaussians: dict[str, Tensor] | None = None
 
     def __len__(self) -> int:

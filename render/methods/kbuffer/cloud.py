@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from render.camera import Camera
@@ -91,9 +91,11 @@ class Cloud:
             n = count
         xyz = points.xyz.float()
         rgb = points.rgb if points.rgb is not None else torch.full_like(xyz, 0.5)
-        scale = neighbour_distance(xyz.numpy(), radius) * options.initial_scale
+        volume = points.fills_volume
+        opacity = options.volume_opacity if volume else options.surface_opacity
+        relative = options.volume_scale if volume else options.surface_scale
+        scale = neighbour_distance(xyz.numpy(), radius) * relative
         rest = (options.sh_degree + 1) ** 2 - 1
-        opacity = options.initial_opacity
         tensors = {
             "means": xyz,
             "quats": torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(n, 1),
@@ -111,5 +113,5 @@ def neighbour_distance(xyz: np.ndarray, radius: float) -> np.ndarray:
     k = min(4, len(xyz))
     if k < 2:
         return np.full(len(xyz), 0.01 * radius)
-    distance = cKDTree(xyz).query(xyz, k, workers=-1)[0][:, 1:]
+    distance = KDTree(xyz).query(xyz, k, workers=-1)[0][:, 1:]
     return np.sqrt((distance**2).mean(1)).clip(1e-4 * radius, 0.05 * radius)

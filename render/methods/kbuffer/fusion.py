@@ -54,7 +54,7 @@ class Fusion(nn.Module):
         if self.leave.bias is not None:
             nn.init.zeros_(self.leave.bias)
         # Pixels arrive with their channels side by side; on a CPU this saves the reordering.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, layers: Tensor, rgb: Tensor, alpha: Tensor) -> Tensor:
         """The corrected picture [H, W, 3].
@@ -97,4 +97,3 @@ def visible_box(alpha: Tensor) -> tuple[int, int, int, int]:
     if rows.numel() == 0:
         return 0, 0, 0, 0
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-

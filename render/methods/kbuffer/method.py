@@ -38,6 +38,7 @@ class KBufferMethod(Method):
 
     name: ClassVar[str] = "kbuffer"
     Options: ClassVar[type[MethodOptions]] = KBufferOptions
+    gpu_ready: ClassVar[bool] = False  # the Gaussian kernels have no CUDA build yet
     options: KBufferOptions
 
     def __init__(
@@ -58,9 +59,7 @@ class KBufferMethod(Method):
         size = max((v.camera.width * v.camera.height for v in self.views), default=256 * 256)
         count = options.points or default_count(size)
         self.limit = int(count * options.growth)
-        self.cloud = Cloud.from_points(
-            scene.points, count, self.radius, options, device, generator
-        )
+        self.cloud = Cloud.from_points(scene.points, count, self.radius, options, device, generator)
         self.fusion: Fusion | None = None
         if options.network:
             with torch.random.fork_rng(devices=[]):
@@ -100,9 +99,7 @@ class KBufferMethod(Method):
     def loss_weights(self, step: int) -> dict[str, float]:
         return {"l1": 1 - self.options.ssim, "ssim": self.options.ssim}
 
-    def train_step(
-        self, step: int, sampler: ViewSampler, generator: torch.Generator
-    ) -> StepOutput:
+    def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
         o = self.options
         index = sampler.next()
         view = self.views[index]
@@ -219,7 +216,7 @@ class KBufferMethod(Method):
 
 
 def default_count(pixels: int) -> int:
-    """Gaussians to start with for pictures of so many pixels: 30,000 at 200x200, 60,000 at 400x400."""
+    """Gaussians to start with: 30,000 for pictures of 200x200, 60,000 for 400x400."""
     return int(min(max(30000 * (pixels / 40000) ** 0.5, 5000), 250000))
 
 
@@ -229,4 +226,3 @@ def shares(layers: Layers) -> Tensor:
     assert weight is not None
     total = weight.sum(-1, keepdim=True).clamp(min=1e-12)
     return weight * layers.alpha[..., None] / total
-

@@ -18,8 +18,12 @@ class KBufferOptions(MethodOptions):
     # Gaussians
     points: int = 0  # Gaussians to start with; 0: chosen from the image size
     growth: float = 1.5  # at most this many times as many after densification
-    initial_opacity: float = 0.18
-    initial_scale: float = 0.7  # times the mean distance of the 3 nearest neighbours
+    # Opacity at the start, and size as a share of the mean distance of the 3 nearest neighbours:
+    # faint and wide for points that fill a volume, firm and small for points on surfaces.
+    volume_opacity: float = 0.18
+    volume_scale: float = 0.7
+    surface_opacity: float = 0.5
+    surface_scale: float = 0.5
     sh_degree: int = 2  # view dependence of the colours: 0, 1, 2 or 3
     antialias: bool = False  # keep the energy of sub-pixel Gaussians (Mip-Splatting)
 
@@ -32,8 +36,8 @@ class KBufferOptions(MethodOptions):
     lr_network: float = 2e-3
     half_life: int = 1500  # positions: the rate falls as 1 / (1 + step / half_life)
     slow_half_life: int = 6000  # everything else
-    ssim: float = 0.2  # weight of 1 - SSIM; L1 has 1 - ssim
-    coarse_steps: int = 250  # training steps at each halved resolution before the full one
+    ssim: float = 0.0  # weight of 1 - SSIM; L1 has 1 - ssim
+    coarse_steps: int = 100  # training steps at each halved resolution before the full one
     max_pixels: int = 262144  # larger pictures are learnt in random windows of this size
 
     # densification
@@ -44,7 +48,7 @@ class KBufferOptions(MethodOptions):
 
     # fusion network
     network: bool = True
-    network_from: int = 600  # step at which it starts to learn
+    network_from: int = 1000  # step at which it starts to learn
     features: int = 4  # learned feature channels of every Gaussian
     width: int = 16  # channels of the U-Net at full resolution
     layer_dropout: float = 0.15  # share of the steps that train with fewer than K layers

@@ -57,8 +57,6 @@ def refine(
         return 0
     added = min(int(share * n), max(0, limit - n))
     wanted = min(int(dead.sum()) + added, alive.numel())
-    import os
-    if os.environ.get("DBG"): print("dead", int(dead.sum()), "opac", int((cloud.logits.detach().sigmoid() < DEAD_OPACITY).sum()), "added", added)
     chance = blame.error[alive].double().cpu() + 1e-12
     parents = alive[torch.multinomial(chance, wanted, generator=generator).to(alive.device)]
     moved = dead.nonzero()[:, 0][:wanted]
@@ -103,9 +101,7 @@ def _split(
             optimizer.state[parameter] = _resized(state, parents, moved, parameter.shape[0])
 
 
-def _resized(
-    state: dict[str, Tensor], parents: Tensor, moved: Tensor, n: int
-) -> dict[str, Tensor]:
+def _resized(state: dict[str, Tensor], parents: Tensor, moved: Tensor, n: int) -> dict[str, Tensor]:
     """Adam's state for ``n`` rows: children inherit the second moment and lose the first.
 
     A zero second moment would make their next update many times too large.
