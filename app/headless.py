@@ -52,7 +52,9 @@ def run(options: Options) -> int:
     products.check_video(options)
     if options.steps is None and options.seconds is None and options.resume is None:
         options = replace(options, seconds=DEFAULT_SECONDS)
-    console.print(f"Device: {escape(describe_device(resolve_device(options.device, options.method)))}.")
+    console.print(
+        f"Device: {escape(describe_device(resolve_device(options.device, options.method)))}."
+    )
     session = Session(options, autostart=False, log=lambda text: console.print(escape(text)))
     with _signals() as interrupted:
         try:

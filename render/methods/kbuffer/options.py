@@ -50,5 +50,5 @@ class KBufferOptions(MethodOptions):
     network: bool = True
     network_from: int = 1000  # step at which it starts to learn
     features: int = 4  # learned feature channels of every Gaussian
-    width: int = 16  # channels of the U-Net at full resolution
+    width: int = 32  # channels of the U-Net
     layer_dropout: float = 0.15  # share of the steps that train with fewer than K layers

@@ -53,10 +53,10 @@ def refine(
     n = len(cloud)
     dead = (cloud.logits.detach().sigmoid() < DEAD_OPACITY) | (blame.share < 1e-3)
     alive = (~dead).nonzero()[:, 0]
-    if alive.numel() == 0:
-        return 0
     added = min(int(share * n), max(0, limit - n))
     wanted = min(int(dead.sum()) + added, alive.numel())
+    if wanted == 0:
+        return 0
     chance = blame.error[alive].double().cpu() + 1e-12
     parents = alive[torch.multinomial(chance, wanted, generator=generator).to(alive.device)]
     moved = dead.nonzero()[:, 0][:wanted]
