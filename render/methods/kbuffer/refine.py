@@ -51,7 +51,8 @@ def refine(
         how many Gaussians were split.
     """
     n = len(cloud)
-    dead = (cloud.logits.detach().sigmoid() < DEAD_OPACITY) | (blame.share < 1e-3)
+    finite = cloud.log_scales.detach().exp().isfinite().all(1)  # others cannot be split
+    dead = (cloud.logits.detach().sigmoid() < DEAD_OPACITY) | (blame.share < 1e-3) | ~finite
     alive = (~dead).nonzero()[:, 0]
     added = min(int(share * n), max(0, limit - n))
     wanted = min(int(dead.sum()) + added, alive.numel())

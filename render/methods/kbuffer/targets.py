@@ -79,7 +79,8 @@ def training_window(
     ch, cw = y1 - y0, x1 - x0
     if ch * cw > max_pixels:
         scale = (max_pixels / (ch * cw)) ** 0.5
-        ch, cw = max(1, int(ch * scale)), max(1, int(cw * scale))
+        ch = min(max(1, int(ch * scale)), max_pixels)
+        cw = min(max(1, int(cw * scale)), max_pixels // ch)  # slivers too stay below the limit
         y0 += int(torch.randint(y1 - y0 - ch + 1, (1,), generator=generator))
         x0 += int(torch.randint(x1 - x0 - cw + 1, (1,), generator=generator))
     if (ch, cw) == (h, w):

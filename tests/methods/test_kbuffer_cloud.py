@@ -1,0 +1,132 @@
+"""How the Gaussians of `kbuffer` start from a point cloud."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import cdist
+
+from render.errors import UserError
+from render.methods.kbuffer.cloud import NAMES, SH0, Cloud, neighbour_distance
+from render.methods.kbuffer.method import default_count
+from render.methods.kbuffer.options import KBufferOptions
+from render.scenes.types import PointCloud
+from tests.methods.glass_ball import CPU, ball_points, glass_ball, make, trained
+
+OPTIONS = KBufferOptions(sh_degree=1, features=5)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def start(points: PointCloud, count: int = 10**6, seed: int = 0) -> Cloud:
+    generator = torch.Generator().manual_seed(seed)
+    return Cloud.from_points(points, count, 2.0, OPTIONS, CPU, generator)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 50])
+def test_any_number_of_points(n: int) -> None:
+    cloud = start(ball_points(60).subset(torch.arange(n)))
+    shapes = {name: tuple(t.shape) for name, t in cloud.tensors().items()}
+    assert shapes == {
+        "means": (n, 3), "quats": (n, 4), "log_scales": (n, 3), "logits": (n,),
+        "sh0": (n, 3), "sh_rest": (n, 3, 3), "features": (n, 5),
+    }  # fmt: skip
+    for tensor in cloud.tensors().values():
+        assert tensor.is_leaf and tensor.requires_grad and tensor.dtype == torch.float32
+        assert bool(tensor.isfinite().all())
+    assert len(cloud) == n
+
+
+def test_no_points_are_an_error_that_names_the_source() -> None:
+    with pytest.raises(UserError, match=r"empty\.ply: expected points, found none"):
+        start(PointCloud(torch.zeros(0, 3), source="empty.ply"))
+    with pytest.raises(UserError, match="needs points"):
+        make(scene=replace(glass_ball(), points=None))
+
+
+def test_positions_and_colours_are_those_of_the_points() -> None:
+    points = ball_points(90)
+    cloud = start(points)
+    assert points.rgb is not None
+    assert torch.equal(cloud.means, points.xyz)
+    torch.testing.assert_close(cloud.sh0 * SH0 + 0.5, points.rgb)
+    assert float(cloud.sh_rest.abs().max()) == 0
+
+
+def test_points_without_colour_are_grey() -> None:
+    cloud = start(PointCloud(ball_points(30).xyz))
+    assert torch.equal(cloud.sh0, torch.zeros(30, 3))
+
+
+def test_more_points_than_asked_for_are_drawn_at_random() -> None:
+    points = ball_points(500)
+    one, same, other = start(points, 40, 1), start(points, 40, 1), start(points, 40, 2)
+    assert len(one) == 40
+    assert torch.equal(one.means, same.means) and not torch.equal(one.means, other.means)
+    distance = torch.cdist(one.means.detach(), points.xyz)
+    nearest = distance.argmin(1)
+    assert torch.equal(points.xyz[nearest], one.means) and nearest.unique().numel() == 40
+    assert points.rgb is not None  # colours came along
+    torch.testing.assert_close(one.sh0 * SH0 + 0.5, points.rgb[nearest])
+
+
+@pytest.mark.parametrize("volume", [False, True])
+def test_faint_and_wide_in_volumes_firm_and_small_on_surfaces(volume: bool) -> None:
+    points = replace(ball_points(200), fills_volume=volume)
+    cloud = start(points)
+    opacity = OPTIONS.volume_opacity if volume else OPTIONS.surface_opacity
+    relative = OPTIONS.volume_scale if volume else OPTIONS.surface_scale
+    assert torch.allclose(cloud.logits.sigmoid(), torch.tensor(opacity))
+    expected = relative * torch.from_numpy(neighbour_distance(points.xyz.numpy(), 2.0)).float()
+    torch.testing.assert_close(cloud.log_scales.exp(), expected[:, None].expand(-1, 3))
+
+
+def test_neighbour_distance_is_that_of_the_three_nearest() -> None:
+    xyz = ball_points(70).xyz.numpy()
+    nearest = np.sort(cdist(xyz, xyz), 1)[:, 1:4]
+    wide = neighbour_distance(xyz, 100.0)  # the radius bounds nothing here
+    np.testing.assert_allclose(wide, np.sqrt((nearest**2).mean(1)), rtol=1e-5)
+
+
+def test_sizes_of_isolated_and_of_equal_points_are_bounded() -> None:
+    xyz = np.array([[0.0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [90, 0, 0]], np.float32)
+    assert neighbour_distance(xyz, 1.0).tolist() == pytest.approx([1e-4] * 4 + [0.05])
+    assert neighbour_distance(xyz[:1], 1.0).tolist() == pytest.approx([0.01])
+
+
+def test_count_follows_the_picture_size() -> None:
+    assert [default_count(n * n) for n in (200, 400)] == [30000, 60000]
+    assert default_count(1) == 5000 and default_count(10**12) == 250000
+    method = make(KBufferOptions(points=100, growth=1.37), glass_ball(300))
+    assert len(method.cloud) == 100 and method.limit == 137
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_handful_of_points_trains_through_refinements(n: int) -> None:
+    """There is nothing to split then, which must not stop the training."""
+    options = KBufferOptions(refine_from=2, refine_every=2, network_from=5)
+    scene = replace(glass_ball(), points=ball_points(60).subset(torch.arange(n)))
+    trainer, losses = trained(10, options, scene)
+    assert all(map(math.isfinite, losses)) and trainer.skipped_steps == 0
+
+
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_every_degree_of_view_dependence_learns(degree: int) -> None:
+    trainer, losses = trained(12, KBufferOptions(sh_degree=degree), glass_ball(200))
+    rest = trainer.method.cloud.sh_rest  # type: ignore[attr-defined]
+    assert rest.shape[1] == (degree + 1) ** 2 - 1 and all(map(math.isfinite, losses))
+    assert degree == 0 or float(rest.abs().max()) > 0
+
+
+def test_tensors_are_replaced_by_new_leaves() -> None:
+    cloud = start(ball_points(20))
+    old = cloud.tensors()
+    cloud.replace({name: t.detach()[:7] for name, t in old.items()})
+    assert len(cloud) == 7
+    for name in NAMES:
+        new = cloud.tensors()[name]
+        assert new is not old[name] and new.is_leaf and new.requires_grad
+        assert new.data_ptr() != old[name].data_ptr()  # its own memory
