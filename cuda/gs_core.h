@@ -71,6 +71,13 @@ GS_HD void alpha_backward(const Splat& s, float dx, float dy, float alpha, float
   g[5] += v * alpha / s.opacity;
 }
 
+// False if one of n values is NaN or infinite.
+GS_HD bool finite(const float* v, int n) {
+  float sum = 0.0f;
+  for (int i = 0; i < n; ++i) sum += v[i] * 0.0f;
+  return sum == 0.0f;
+}
+
 GS_HD void rotation_of(const float* q, float* R) {  // unit quaternion -> row-major [9]
   const float w = q[0], x = q[1], y = q[2], z = q[3];
   R[0] = 1 - 2 * (y * y + z * z); R[1] = 2 * (x * y - w * z); R[2] = 2 * (x * z + w * y);
@@ -87,6 +94,7 @@ struct Projection {
   bool x_free, y_free;        // not held
   float B[6];                 // 2x3: J W R diag(scale); the 2D covariance is B B^T + eps2d I
   float cov[3];               // xx, xy, yy with eps2d
+  float normal[3];            // cross product of the rows of B
   float det, det0;            // with and without eps2d
   float opacity, compensation;
 };
@@ -96,16 +104,23 @@ GS_HD void jacobian(const Camera& cam, const Projection& o, float* J) {  // 2x3 
   J[3] = 0; J[4] = cam.fy * o.inv_z; J[5] = -cam.fy * o.py * o.inv_z * o.inv_z;
 }
 
+GS_HD void cross(const float* a, const float* b, float* out) {
+  out[0] = a[1] * b[2] - a[2] * b[1];
+  out[1] = a[2] * b[0] - a[0] * b[2];
+  out[2] = a[0] * b[1] - a[1] * b[0];
+}
+
 // Returns false when the Gaussian cannot be seen (behind the near plane, not finite, too faint).
 GS_HD bool project(const Camera& cam, const float* mean, const float* quat, const float* log_scale,
                    float logit, Projection& o) {
   for (int i = 0; i < 3; ++i)
     o.p[i] = cam.r[3 * i] * mean[0] + cam.r[3 * i + 1] * mean[1] + cam.r[3 * i + 2] * mean[2] + cam.t[i];
-  if (!(o.p[2] > cam.near) || !(o.p[2] < 1e30f)) return false;
+  if (!(o.p[2] >= cam.near) || !(o.p[2] < 1e12f)) return false;  // beyond, gradients overflow
+  if (!finite(mean, 3) || !finite(quat, 4) || !finite(log_scale, 3) || !finite(&logit, 1)) return false;
   o.opacity = 1.0f / (1.0f + expf(-logit));
   if (!(o.opacity >= kAlphaMin)) return false;
   o.quat_norm = sqrtf(quat[0] * quat[0] + quat[1] * quat[1] + quat[2] * quat[2] + quat[3] * quat[3]);
-  if (!(o.quat_norm > 1e-12f)) return false;
+  if (!(o.quat_norm > 1e-12f) || !finite(&o.quat_norm, 1)) return false;
   for (int i = 0; i < 4; ++i) o.quat[i] = quat[i] / o.quat_norm;
   rotation_of(o.quat, o.R);
   for (int i = 0; i < 3; ++i) o.scale[i] = expf(log_scale[i]);
@@ -134,8 +149,10 @@ GS_HD bool project(const Camera& cam, const float* mean, const float* quat, cons
   const float xy = B[0] * B[3] + B[1] * B[4] + B[2] * B[5];
   const float yy = B[3] * B[3] + B[4] * B[4] + B[5] * B[5];
   o.cov[0] = xx + cam.eps2d; o.cov[1] = xy; o.cov[2] = yy + cam.eps2d;
-  o.det0 = xx * yy - xy * xy;
-  o.det = o.cov[0] * o.cov[2] - xy * xy;
+  // xx yy - xy^2 without its cancellation: a long thin footprint keeps its width.
+  cross(B, B + 3, o.normal);
+  o.det0 = o.normal[0] * o.normal[0] + o.normal[1] * o.normal[1] + o.normal[2] * o.normal[2];
+  o.det = o.det0 + cam.eps2d * (xx + yy + cam.eps2d);
   if (!(o.det > 1e-12f) || !(o.det < 1e24f)) return false;
   const float ratio = o.det0 / o.det;
   o.compensation = cam.antialias ? sqrtf(ratio > 2.5e-5f ? ratio : 2.5e-5f) : 1.0f;
@@ -154,8 +171,8 @@ GS_HD Splat splat_of(const Camera& cam, const Projection& o) {
 // Half width and height in px of the region where alpha can reach 1/255.
 GS_HD void extent_of(const Projection& o, float opacity, float* rx, float* ry) {
   const float q = 2.0f * logf(opacity / kAlphaMin);
-  *rx = sqrtf(q * o.cov[0]) + 1e-3f;
-  *ry = sqrtf(q * o.cov[2]) + 1e-3f;
+  *rx = 1.00001f * sqrtf(q * o.cov[0]) + 1e-3f;  // wider than all roundings of alpha_at
+  *ry = 1.00001f * sqrtf(q * o.cov[2]) + 1e-3f;
 }
 
 // g = dL/d(x, y, a, b, c, opacity) -> gradients of mean [3], quat [4], log scale [3], logit (set).
@@ -164,7 +181,7 @@ GS_HD void project_backward(const Camera& cam, const Projection& o, const float*
   const float xx = o.cov[0], xy = o.cov[1], yy = o.cov[2], inv = 1.0f / o.det;
   // The conic is (yy, -xy, xx) / det: first the explicit entries, then the share through det.
   float v_det = -(g[2] * yy - g[3] * xy + g[4] * xx) * inv * inv;
-  float v_xx = g[4] * inv, v_yy = g[2] * inv, v_xy = -g[3] * inv;
+  const float v_xy = -g[3] * inv;
   const float v_opacity = g[5] * o.compensation;
   float v_det0 = 0.0f;
   if (cam.antialias && o.det0 / o.det > 2.5e-5f) {  // compensation = sqrt(det0 / det)
@@ -172,14 +189,17 @@ GS_HD void project_backward(const Camera& cam, const Projection& o, const float*
     v_det0 = v_ratio * inv;
     v_det -= v_ratio * o.det0 * inv * inv;
   }
-  v_xx += v_det * yy + v_det0 * (yy - cam.eps2d);
-  v_yy += v_det * xx + v_det0 * (xx - cam.eps2d);
-  v_xy -= 2.0f * (v_det + v_det0) * xy;
+  // det = det0 + eps2d (xx + yy) + const, det0 = |normal|^2.
+  const float v_xx = g[4] * inv + v_det * cam.eps2d, v_yy = g[2] * inv + v_det * cam.eps2d;
+  const float v_normal = 2.0f * (v_det + v_det0);
+  float by_row0[3], by_row1[3];
+  cross(o.B + 3, o.normal, by_row0);
+  cross(o.normal, o.B, by_row1);
   // cov = B B^T, with the off-diagonal entry counted once.
   float vB[6];
   for (int j = 0; j < 3; ++j) {
-    vB[j] = 2.0f * v_xx * o.B[j] + v_xy * o.B[3 + j];
-    vB[3 + j] = 2.0f * v_yy * o.B[3 + j] + v_xy * o.B[j];
+    vB[j] = 2.0f * v_xx * o.B[j] + v_xy * o.B[3 + j] + v_normal * by_row0[j];
+    vB[3 + j] = 2.0f * v_yy * o.B[3 + j] + v_xy * o.B[j] + v_normal * by_row1[j];
   }
   float J[6], JW[6];
   jacobian(cam, o, J);

@@ -3,27 +3,16 @@
 //
 // Every result is the same for any number of threads: work is split by tile or by Gaussian, and
 // gradients of a Gaussian are summed over its tiles in tile order.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
 #include "gs_core.h"
+#include "kb_host.h"
 #include "simd.h"
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <exception>
-#include <memory>
-#include <new>
-#include <thread>
-#include <vector>
-
-#if defined(_MSC_VER)
-#define GS_EXPORT extern "C" __declspec(dllexport)
-#else
-#define GS_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
-
 using gs::Splat;
+using namespace kb;
 
 namespace {
 
@@ -32,31 +21,32 @@ constexpr int kPixels = kTile * kTile;
 constexpr int kMaxLayers = 64;
 constexpr int kGeometry = 6;  // gradient of x, y, a, b, c, opacity
 
-enum Status { kOk = 0, kBadArgument = 1, kOutOfMemory = 2 };
-
-// Runs body(0) ... body(threads - 1) at the same time and passes on the first exception.
-template <class F>
-void parallel(int threads, F body) {
-  std::vector<std::exception_ptr> failure(threads);
-  auto run = [&](int i) {
-    try { body(i); } catch (...) { failure[i] = std::current_exception(); }
-  };
-  std::vector<std::thread> pool;
-  for (int i = 1; i < threads; ++i) pool.emplace_back(run, i);
-  run(0);
-  for (auto& t : pool) t.join();
-  for (auto& f : failure) if (f) std::rethrow_exception(f);
-}
-
 // Calls body(begin, end) on contiguous shares of [0, n).
 template <class F>
-void parallel_range(int threads, int64_t n, F body) {
-  const int64_t share = (n + threads - 1) / threads;
-  parallel(threads, [&](int t) { body(std::min(n, t * share), std::min(n, (t + 1) * share)); });
+Status parallel_range(int threads, int64_t n, const F& body) {
+  return parallel(threads, [&](int t) {
+    const Range range = share(n, threads, t);
+    body(range.begin, range.end);
+  });
 }
 
-// Per-pixel state of one tile.
+// Calls body(thread, tile) once for every tile.
+template <class F>
+Status parallel_tiles(int threads, int tiles, const F& body) {
+  std::atomic<int> next{0};
+  return parallel(threads, [&](int t) {
+    for (int tile; (tile = next++) < tiles;) body(t, tile);
+  });
+}
+
 struct TileBox { int x, y, w, h; };
+
+TileBox tile_box(int tile, int tiles_x, int width, int height) {
+  const int x = tile % tiles_x * kTile, y = tile / tiles_x * kTile;
+  return {x, y, std::min(kTile, width - x), std::min(kTile, height - y)};
+}
+
+int tiles_across(int pixels) { return (pixels + kTile - 1) / kTile; }
 
 }  // namespace
 
@@ -73,15 +63,13 @@ struct GsBins {
   std::unique_ptr<int32_t[]> list;  // ranks
 
   int tiles() const { return tiles_x * tiles_y; }
-  TileBox box(int tile) const {
-    const int x = tile % tiles_x * kTile, y = tile / tiles_x * kTile;
-    return {x, y, std::min(kTile, width - x), std::min(kTile, height - y)};
-  }
+  TileBox box(int tile) const { return tile_box(tile, tiles_x, width, height); }
   // Rows of the tile that the splat of this rank can reach.
   bool rows(int rank, const TileBox& b, int* y0, int* y1) const {
-    const float y = splat[rank].y, r = extent_y[rank];
-    *y0 = std::max(0, int(std::ceil(y - r - 0.5f)) - b.y);
-    *y1 = std::min(b.h - 1, int(std::floor(y + r - 0.5f)) - b.y);
+    const float y = splat[rank].y - (float(b.y) + 0.5f), r = extent_y[rank];
+    const float low = std::min(std::max(y - r, 0.0f), float(kTile));  // before int: may be huge
+    *y0 = int(low) + (float(int(low)) < low);                         // ceil
+    *y1 = int(std::max(std::min(y + r, float(b.h - 1)), -1.0f) + 1.0f) - 1;  // floor
     return *y0 <= *y1;
   }
 };
@@ -166,7 +154,7 @@ struct Keeper {
   float insert8(float* weight, int32_t* rank, float w, int32_t r) const {
     const __m256 old = _mm256_loadu_ps(weight);
     const uint32_t lightest = uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(old, lowest8(old), _CMP_EQ_OQ)));
-    const __m256i move = _mm256_load_si256(reinterpret_cast<const __m256i*>(shift[simd::highest_bit(lightest)]));
+    const __m256i move = _mm256_load_si256(reinterpret_cast<const __m256i*>(shift[highest_bit(lightest)]));
     _mm256_storeu_ps(weight, _mm256_permutevar8x32_ps(old, move));
     __m256i* ranks = reinterpret_cast<__m256i*>(rank);
     _mm256_storeu_si256(ranks, _mm256_permutevar8x32_epi32(_mm256_loadu_si256(ranks), move));
@@ -212,7 +200,7 @@ struct ForwardScratch {
 
 void forward_tile(const GsBins& bins, int tile, const ForwardOut& out, const Keeper& keeper, ForwardScratch& s) {
   const TileBox b = bins.box(tile);
-  const int k = out.layers, channels = out.values ? out.channels : 0;
+  const int k = out.layers, channels = out.channels;
   std::fill(s.T, s.T + kPixels, 1.0f);
   std::fill(s.threshold, s.threshold + kPixels, k ? 0.0f : 2.0f);  // nothing exceeds 2
   std::fill(s.last, s.last + kPixels, 0);
@@ -246,12 +234,12 @@ void forward_tile(const GsBins& bins, int tile, const ForwardOut& out, const Kee
       w.store(weight);
       uint32_t heavy = simd::less(Float16::load(s.threshold + y * kTile), w).bits() & columns;
       for (; heavy; heavy &= heavy - 1) {
-        const int x = simd::lowest_bit(heavy), p = y * kTile + x;
+        const int x = lowest_bit(heavy), p = y * kTile + x;
         const size_t slot = size_t(p) * keeper.stride;
         s.threshold[p] = keeper.insert(&s.weight[slot], &s.rank[slot], weight[x], rank);
       }
       for (uint32_t m = channels ? hit : 0; m; m &= m - 1) {
-        const int x = simd::lowest_bit(m), p = y * kTile + x;
+        const int x = lowest_bit(m), p = y * kTile + x;
         s.last[p] = int32_t(j) + 1;
         float* image = &s.image[size_t(p) * channels];
         for (int c = 0; c < channels; ++c) image[c] += weight[x] * value[c];
@@ -287,10 +275,10 @@ struct TileGradients {
 };
 
 // Sums the tiles' gradients into dense arrays, in tile order whatever the number of threads.
-void reduce(const std::vector<TileGradients>& tiles, int64_t n, int channels, int threads,
+Status reduce(const std::vector<TileGradients>& tiles, int64_t n, int channels, int threads,
             float* d_splats, float* d_values) {
   const int stride = kGeometry + channels;
-  parallel_range(threads, n, [&](int64_t lo, int64_t hi) {
+  return parallel_range(threads, n, [&](int64_t lo, int64_t hi) {
     if (lo >= hi) return;
     std::fill(d_splats + lo * kGeometry, d_splats + hi * kGeometry, 0.0f);
     std::fill(d_values + lo * channels, d_values + hi * channels, 0.0f);
@@ -333,7 +321,7 @@ struct LayersIn {
 
 // Weighted layers of one pixel. With A = 1 - T the opacity of *all* contributions and
 // S = sum of the kept weights, layer k contributes w_k A / S: K layers stand for the whole pixel.
-inline float share(const float* w, int k, float T) {
+inline float share_scale(const float* w, int k, float T) {
   float sum = 0.0f;
   for (int i = 0; i < k; ++i) sum += w[i];
   return sum > 0.0f ? (1.0f - T) / sum : 0.0f;
@@ -358,7 +346,7 @@ void layers_backward_tile(const LayersIn& in, const LayersGradIn& grad, const Sp
       int n = 0;
       while (n < K && id[n] >= 0) ++n;
       if (n == 0) continue;
-      const float T = in.transmittance[d], A = 1.0f - T, s = share(w, n, T), inv_sum = s / A;
+      const float T = in.transmittance[d], A = 1.0f - T, s = share_scale(w, n, T), inv_sum = s / A;
       const float* g = grad.image + d * C;
       // dL/d(share of layer k), its mean over the layers, then dL/d(weight of layer k).
       float mean = 0.0f;
@@ -448,7 +436,7 @@ void splat_backward_tile(const GsBins& bins, int tile, const SplatGradIn& in, Ti
       const Float16 alphas = row_alpha.at(dy);
       alphas.store(alpha);
       for (uint32_t m = simd::less(Float16::all(0.0f), alphas).bits() & columns; m; m &= m - 1) {
-        const int x = simd::lowest_bit(m), p = y * kTile + x;
+        const int x = lowest_bit(m), p = y * kTile + x;
         const float a = alpha[x];
         if (last[p] <= j) continue;
         if (!touched) { std::fill(row.begin(), row.end(), 0.0f); touched = true; }
@@ -471,7 +459,7 @@ void splat_backward_tile(const GsBins& bins, int tile, const SplatGradIn& in, Ti
 }
 
 gs::Camera unpack(const float* camera, int width, int height, int antialias) {
-  gs::Camera c;  // [23]: rotation 9, translation 3, fx, fy, cx, cy, position 3, near, eps2d
+  gs::Camera c;  // [21]: rotation 9, translation 3, fx, fy, cx, cy, position 3, near, eps2d
   memcpy(c.r, camera, sizeof c.r);
   memcpy(c.t, camera + 9, sizeof c.t);
   c.fx = camera[12]; c.fy = camera[13]; c.cx = camera[14]; c.cy = camera[15];
@@ -481,16 +469,27 @@ gs::Camera unpack(const float* camera, int width, int height, int antialias) {
   return c;
 }
 
-void direction(const gs::Camera& cam, const float* mean, float* d) {
-  float n = 0.0f;
+// Spherical harmonics of the viewing direction of a Gaussian.
+void view_basis(const gs::Camera& cam, const float* mean, int count, float* basis) {
+  float d[3], n = 0.0f;
   for (int i = 0; i < 3; ++i) { d[i] = mean[i] - cam.position[i]; n += d[i] * d[i]; }
   n = 1.0f / std::max(std::sqrt(n), 1e-12f);
   for (int i = 0; i < 3; ++i) d[i] *= n;
+  gs::sh_basis(d, count, basis);
 }
 
-template <class F>
-int guarded(F body) {
-  try { return body(); } catch (const std::bad_alloc&) { return kOutOfMemory; }
+// rgb [3] of a Gaussian, clamped at 0 from below; false where it is not finite.
+bool color_of(const gs::Camera& cam, const float* mean, const float* sh0, const float* sh_rest,
+              int count, float* rgb) {
+  float basis[15];
+  view_basis(cam, mean, count, basis);
+  for (int c = 0; c < 3; ++c) {
+    rgb[c] = 0.5f + gs::kShDegree0 * sh0[c];
+    for (int k = 0; k < count; ++k) rgb[c] += basis[k] * sh_rest[3 * k + c];
+  }
+  const bool usable = gs::finite(rgb, 3);
+  for (int c = 0; c < 3; ++c) rgb[c] = std::max(rgb[c], 0.0f);
+  return usable;
 }
 
 }  // namespace
@@ -498,89 +497,84 @@ int guarded(F body) {
 // ------------------------------------------------------------------------------------ projection
 
 // means [N,3] quats [N,4] log_scales [N,3] logits [N] sh0 [N,3] sh_rest [N,B,3] -> splats [N,6],
-// depth [N], extent [N,2] (0 where unseen), rgb [N,3] (clamped at 0 from below).
-GS_EXPORT int gs_project(const float* camera, int width, int height, int antialias, int64_t n,
+// depth [N], extent [N,2] (0 where unseen), rgb [N,3] (clamped at 0 from below, 0 where unseen).
+KB_EXPORT int gs_project(const float* camera, int width, int height, int antialias, int64_t n,
                          const float* means, const float* quats, const float* log_scales,
                          const float* logits, const float* sh0, const float* sh_rest, int sh_count,
                          float* splats, float* depth, float* extent, float* rgb, int threads) {
-  if (n < 0 || width < 1 || height < 1 || threads < 1) return kBadArgument;
+  if (n < 0 || width < 1 || height < 1 || sh_count < 0 || sh_count > 15 || threads < 1) return BAD_ARGUMENT;
   const gs::Camera cam = unpack(camera, width, height, antialias);
-  return guarded([&] {
-    parallel_range(threads, n, [&](int64_t lo, int64_t hi) {
-      for (int64_t i = lo; i < hi; ++i) {
-        gs::Projection o;
-        Splat s = {0, 0, 1, 0, 1, 0};
-        depth[i] = 0.0f; extent[2 * i] = extent[2 * i + 1] = 0.0f;
-        if (gs::project(cam, means + 3 * i, quats + 4 * i, log_scales + 3 * i, logits[i], o)) {
-          s = gs::splat_of(cam, o);
-          depth[i] = o.p[2];
-          gs::extent_of(o, s.opacity, extent + 2 * i, extent + 2 * i + 1);
-        }
-        memcpy(splats + 6 * i, &s, sizeof s);
-        float d[3], basis[15];
-        direction(cam, means + 3 * i, d);
-        gs::sh_basis(d, sh_count, basis);
-        for (int c = 0; c < 3; ++c) {
-          float v = 0.5f + gs::kShDegree0 * sh0[3 * i + c];
-          for (int k = 0; k < sh_count; ++k) v += basis[k] * sh_rest[(i * sh_count + k) * 3 + c];
-          rgb[3 * i + c] = std::max(v, 0.0f);
-        }
+  return parallel_range(threads, n, [&](int64_t lo, int64_t hi) {
+    for (int64_t i = lo; i < hi; ++i) {
+      gs::Projection o;
+      Splat s = {0, 0, 1, 0, 1, 0};
+      depth[i] = 0.0f;
+      float* size = extent + 2 * i;
+      float* color = rgb + 3 * i;
+      if (gs::project(cam, means + 3 * i, quats + 4 * i, log_scales + 3 * i, logits[i], o) &&
+          color_of(cam, means + 3 * i, sh0 + 3 * i, sh_rest + i * sh_count * 3, sh_count, color)) {
+        s = gs::splat_of(cam, o);
+        depth[i] = o.p[2];
+        gs::extent_of(o, s.opacity, size, size + 1);
+      } else {
+        size[0] = size[1] = color[0] = color[1] = color[2] = 0.0f;
       }
-    });
-    return int(kOk);
+      memcpy(splats + 6 * i, &s, sizeof s);
+    }
   });
 }
 
 // Gradients of gs_project. The viewing direction is taken as constant.
-GS_EXPORT int gs_project_backward(const float* camera, int width, int height, int antialias,
+KB_EXPORT int gs_project_backward(const float* camera, int width, int height, int antialias,
                                   int64_t n, const float* means, const float* quats,
                                   const float* log_scales, const float* logits, int sh_count,
                                   const float* extent, const float* rgb, const float* d_splats,
                                   const float* d_rgb, float* d_means, float* d_quats,
                                   float* d_log_scales, float* d_logits, float* d_sh0,
                                   float* d_sh_rest, int threads) {
-  if (n < 0 || threads < 1) return kBadArgument;
+  if (n < 0 || sh_count < 0 || sh_count > 15 || threads < 1) return BAD_ARGUMENT;
   const gs::Camera cam = unpack(camera, width, height, antialias);
-  return guarded([&] {
-    parallel_range(threads, n, [&](int64_t lo, int64_t hi) {
-      for (int64_t i = lo; i < hi; ++i) {
-        gs::Projection o;
-        float* gm = d_means + 3 * i; float* gq = d_quats + 4 * i; float* gs_ = d_log_scales + 3 * i;
-        if (extent[2 * i] > 0.0f &&
-            gs::project(cam, means + 3 * i, quats + 4 * i, log_scales + 3 * i, logits[i], o)) {
-          gs::project_backward(cam, o, d_splats + 6 * i, gm, gq, gs_, d_logits + i);
-        } else {
-          for (int c = 0; c < 3; ++c) gm[c] = gs_[c] = 0.0f;
-          for (int c = 0; c < 4; ++c) gq[c] = 0.0f;
-          d_logits[i] = 0.0f;
-        }
-        float d[3], basis[15];
-        direction(cam, means + 3 * i, d);
-        gs::sh_basis(d, sh_count, basis);
+  return parallel_range(threads, n, [&](int64_t lo, int64_t hi) {
+    for (int64_t i = lo; i < hi; ++i) {
+      gs::Projection o;
+      float* g_mean = d_means + 3 * i;
+      float* g_quat = d_quats + 4 * i;
+      float* g_scale = d_log_scales + 3 * i;
+      float* g_rest = d_sh_rest + i * sh_count * 3;
+      if (extent[2 * i] > 0.0f &&
+          gs::project(cam, means + 3 * i, quats + 4 * i, log_scales + 3 * i, logits[i], o)) {
+        gs::project_backward(cam, o, d_splats + 6 * i, g_mean, g_quat, g_scale, d_logits + i);
+        float basis[15];
+        view_basis(cam, means + 3 * i, sh_count, basis);
         for (int c = 0; c < 3; ++c) {
           const float v = rgb[3 * i + c] > 0.0f ? d_rgb[3 * i + c] : 0.0f;
           d_sh0[3 * i + c] = gs::kShDegree0 * v;
-          for (int k = 0; k < sh_count; ++k) d_sh_rest[(i * sh_count + k) * 3 + c] = basis[k] * v;
+          for (int k = 0; k < sh_count; ++k) g_rest[3 * k + c] = basis[k] * v;
         }
+      } else {
+        std::fill(g_mean, g_mean + 3, 0.0f);
+        std::fill(g_quat, g_quat + 4, 0.0f);
+        std::fill(g_scale, g_scale + 3, 0.0f);
+        d_logits[i] = 0.0f;
+        std::fill(d_sh0 + 3 * i, d_sh0 + 3 * i + 3, 0.0f);
+        std::fill(g_rest, g_rest + 3 * sh_count, 0.0f);
       }
-    });
-    return int(kOk);
+    }
   });
 }
 
 // --------------------------------------------------------------------------------------- binning
 
-GS_EXPORT void gs_bins_free(GsBins* bins) { delete bins; }
-GS_EXPORT int64_t gs_bins_pairs(const GsBins* bins) { return bins->start.back(); }
+KB_EXPORT void gs_bins_free(GsBins* bins) { delete bins; }
 
 // Sorts by depth (ties by index) and lists each tile's Gaussians. Null on bad input or no memory.
-GS_EXPORT GsBins* gs_bins_make(int64_t n, const float* splats, const float* depth,
+KB_EXPORT GsBins* gs_bins_make(int64_t n, const float* splats, const float* depth,
                                const float* extent, int width, int height, int threads) {
   if (n < 0 || n >= (int64_t(1) << 31) || width < 1 || height < 1 || threads < 1) return nullptr;
   try {
     auto bins = std::make_unique<GsBins>();
     bins->width = width; bins->height = height;
-    bins->tiles_x = (width + kTile - 1) / kTile; bins->tiles_y = (height + kTile - 1) / kTile;
+    bins->tiles_x = tiles_across(width); bins->tiles_y = tiles_across(height);
     struct Rect { int x0, x1, y0, y1; };
     auto rect = [&](int64_t i) -> Rect {  // tiles whose pixel centres the footprint may reach
       const float x = splats[6 * i], y = splats[6 * i + 1], rx = extent[2 * i], ry = extent[2 * i + 1];
@@ -591,7 +585,7 @@ GS_EXPORT GsBins* gs_bins_make(int64_t n, const float* splats, const float* dept
     std::vector<uint64_t> key;  // depth bits | index: positive floats sort as integers
     key.reserve(size_t(n));
     for (int64_t i = 0; i < n; ++i) {
-      if (!(extent[2 * i] > 0.0f)) continue;
+      if (!(extent[2 * i] > 0.0f) || !gs::finite(splats + 6 * i, 6)) continue;
       const Rect r = rect(i);
       if (std::max(r.x0, 0) > r.x1 || std::max(r.y0, 0) > r.y1) continue;
       uint32_t bits;
@@ -611,21 +605,24 @@ GS_EXPORT GsBins* gs_bins_make(int64_t n, const float* splats, const float* dept
     bins->splat.resize(m); bins->extent_y.resize(m); bins->inv_rim.resize(m); bins->id.resize(m); bins->depth.resize(m);
     const int tiles = bins->tiles();
     std::vector<int64_t> cursor(size_t(threads) * tiles, 0);
-    const int64_t step = (m + threads - 1) / threads;
     auto each = [&](int64_t r, auto&& f) {
       const Rect q = rect(int64_t(uint32_t(key[r])));
       for (int ty = std::max(q.y0, 0) / kTile; ty <= q.y1 / kTile; ++ty)
         for (int tx = std::max(q.x0, 0) / kTile; tx <= q.x1 / kTile; ++tx) f(ty * bins->tiles_x + tx);
     };
-    parallel(threads, [&](int t) {
-      int64_t* c = &cursor[size_t(t) * tiles];
-      for (int64_t r = t * step; r < std::min(m, (t + 1) * step); ++r) {
-        const int64_t i = int64_t(uint32_t(key[r]));
-        memcpy(&bins->splat[r], splats + 6 * i, sizeof(Splat));
-        bins->extent_y[r] = extent[2 * i + 1]; bins->id[r] = int32_t(i); bins->depth[r] = depth[i];
-        bins->inv_rim[r] = 1.0f / std::max(std::log(splats[6 * i + 5] / gs::kAlphaMin), 1e-12f);
-        each(r, [&](int tile) { ++c[tile]; });
-      }
+    auto each_share = [&](auto&& body) {  // body(cursors of the thread, rank)
+      const Status status = parallel(threads, [&](int t) {
+        const Range range = share(m, threads, t);
+        for (int64_t r = range.begin; r < range.end; ++r) body(&cursor[size_t(t) * tiles], r);
+      });
+      if (status != OK) throw std::bad_alloc();
+    };
+    each_share([&](int64_t* count, int64_t r) {
+      const int64_t i = int64_t(uint32_t(key[r]));
+      memcpy(&bins->splat[r], splats + 6 * i, sizeof(Splat));
+      bins->extent_y[r] = extent[2 * i + 1]; bins->id[r] = int32_t(i); bins->depth[r] = depth[i];
+      bins->inv_rim[r] = 1.0f / std::max(std::log(splats[6 * i + 5] / gs::kAlphaMin), 1e-12f);
+      each(r, [&](int tile) { ++count[tile]; });
     });
     bins->start.resize(tiles + 1);
     int64_t total = 0;
@@ -639,68 +636,61 @@ GS_EXPORT GsBins* gs_bins_make(int64_t n, const float* splats, const float* dept
     }
     bins->start[tiles] = total;
     bins->list.reset(new int32_t[size_t(total) + 1]);
-    parallel(threads, [&](int t) {
-      int64_t* c = &cursor[size_t(t) * tiles];
-      for (int64_t r = t * step; r < std::min(m, (t + 1) * step); ++r)
-        each(r, [&](int tile) { bins->list[c[tile]++] = int32_t(r); });
+    each_share([&](int64_t* at, int64_t r) {
+      each(r, [&](int tile) { bins->list[at[tile]++] = int32_t(r); });
     });
     return bins.release();
-  } catch (const std::bad_alloc&) {
+  } catch (const std::exception&) {
     return nullptr;
   }
 }
 
 // ----------------------------------------------------------------------------------- compositing
 
-// The K heaviest contributions of every pixel and what shines through all of them; with `values`
-// [N, C] also the composite of *all* contributions.
-GS_EXPORT int gs_forward(const GsBins* bins, int layers, const float* values, int channels,
+// The K heaviest contributions of every pixel and what shines through all of them; with
+// `channels` > 0 also the composite of *all* contributions' values [N, C] and `last`.
+KB_EXPORT int gs_forward(const GsBins* bins, int layers, const float* values, int channels,
                          int32_t* index, float* weight, float* depth, float* distance,
                          float* transmittance, float* image, int32_t* last, int threads) {
-  if (layers < 0 || layers > kMaxLayers || channels < 0 || threads < 1) return kBadArgument;
+  if (layers < 0 || layers > kMaxLayers || channels < 0 || threads < 1) return BAD_ARGUMENT;
   return guarded([&] {
     const ForwardOut out = {index, weight, depth, distance, transmittance, last, values, image, channels, layers};
     std::vector<std::unique_ptr<ForwardScratch>> scratch(threads);
     for (auto& s : scratch) s.reset(new ForwardScratch);
-    std::atomic<int> next{0};
     const Keeper keeper(layers);
-    parallel(threads, [&](int t) {
-      for (int tile; (tile = next++) < bins->tiles();) 
-        forward_tile(*bins, tile, out, keeper, *scratch[t]);
+    return parallel_tiles(threads, bins->tiles(), [&](int t, int tile) {
+      forward_tile(*bins, tile, out, keeper, *scratch[t]);
     });
-    return int(kOk);
   });
 }
 
 // Gradient of the composite of all contributions.
-GS_EXPORT int gs_backward(const GsBins* bins, int64_t n, const float* values, int channels,
+KB_EXPORT int gs_backward(const GsBins* bins, int64_t n, const float* values, int channels,
                           const float* transmittance, const int32_t* last, const float* d_image,
                           const float* d_alpha, float* d_splats, float* d_values, int threads) {
-  if (n < 0 || channels < 1 || threads < 1) return kBadArgument;
+  if (n < 0 || channels < 1 || threads < 1) return BAD_ARGUMENT;
   return guarded([&] {
     const SplatGradIn in = {values, transmittance, last, d_image, d_alpha, channels};
     std::vector<TileGradients> tiles(bins->tiles());
-    std::atomic<int> next{0};
-    parallel(threads, [&](int) {
-      for (int tile; (tile = next++) < bins->tiles();) splat_backward_tile(*bins, tile, in, tiles[tile]);
+    const Status status = parallel_tiles(threads, bins->tiles(), [&](int, int tile) {
+      splat_backward_tile(*bins, tile, in, tiles[tile]);
     });
-    reduce(tiles, n, channels, threads, d_splats, d_values);
-    return int(kOk);
+    return status != OK ? status : reduce(tiles, n, channels, threads, d_splats, d_values);
   });
 }
 
 // The picture of the K layers: image [H, W, C] = sum of shares times values, and the last
 // `features` channels of every layer times its share, [H, W, K, F].
-GS_EXPORT int gs_layers_forward(const int32_t* index, const float* weight,
+KB_EXPORT int gs_layers_forward(const int32_t* index, const float* weight,
                                 const float* transmittance, const float* values, int width,
                                 int height, int layers, int channels, int features, float* image,
                                 float* per_layer, int threads) {
-  if (layers < 1 || layers > kMaxLayers || channels < 1 || features > channels || threads < 1) return kBadArgument;
-  parallel_range(threads, height, [&](int64_t lo, int64_t hi) {
+  if (layers < 1 || layers > kMaxLayers || channels < 1 || features > channels || threads < 1) return BAD_ARGUMENT;
+  return parallel_range(threads, height, [&](int64_t lo, int64_t hi) {
     for (size_t d = size_t(lo) * width; d < size_t(hi) * width; ++d) {
       float* out = image + d * channels;
       std::fill(out, out + channels, 0.0f);
-      const float s = share(weight + d * layers, layers, transmittance[d]);
+      const float s = share_scale(weight + d * layers, layers, transmittance[d]);
       for (int k = 0; k < layers; ++k) {
         const int32_t id = index[d * layers + k];
         const float ws = id < 0 ? 0.0f : weight[d * layers + k] * s;
@@ -711,35 +701,29 @@ GS_EXPORT int gs_layers_forward(const int32_t* index, const float* weight,
       }
     }
   });
-  return kOk;
 }
 
 // Gradient of gs_layers_forward with respect to the kept contributions: exact partial derivatives
 // for the K kept splats of each pixel, none for the contributions that were not kept.
-GS_EXPORT int gs_layers_backward(const int32_t* index, const float* weight,
+KB_EXPORT int gs_layers_backward(const int32_t* index, const float* weight,
                                  const float* transmittance, const float* values,
                                  const float* splats, int64_t n, int width, int height, int layers,
                                  int channels, int features, const float* d_image,
                                  const float* d_alpha, const float* d_per_layer, float* d_splats,
                                  float* d_values, int threads) {
-  if (n < 0 || layers < 1 || layers > kMaxLayers || channels < 1 || threads < 1) return kBadArgument;
+  if (n < 0 || layers < 1 || layers > kMaxLayers || channels < 1 || threads < 1) return BAD_ARGUMENT;
   return guarded([&] {
     const LayersIn in = {index, weight, transmittance, values, width, height, layers, channels, features};
     const LayersGradIn grad = {d_image, d_alpha, features > 0 ? d_per_layer : nullptr};
-    const int tx = (width + kTile - 1) / kTile, ty = (height + kTile - 1) / kTile;
-    std::vector<TileGradients> tiles(size_t(tx) * ty);
+    const int tiles_x = tiles_across(width);
+    std::vector<TileGradients> tiles(size_t(tiles_x) * tiles_across(height));
     std::vector<SlotMap> maps;
     for (int t = 0; t < threads; ++t) maps.emplace_back(n);
-    std::atomic<int> next{0};
-    parallel(threads, [&](int t) {
-      for (int tile; (tile = next++) < tx * ty;) {
-        const int x = tile % tx * kTile, y = tile / tx * kTile;
-        const TileBox box = {x, y, std::min(kTile, width - x), std::min(kTile, height - y)};
-        layers_backward_tile(in, grad, reinterpret_cast<const Splat*>(splats), box, maps[t], tiles[tile]);
-        maps[t].clear(tiles[tile]);
-      }
+    const Status status = parallel_tiles(threads, int(tiles.size()), [&](int t, int tile) {
+      const TileBox box = tile_box(tile, tiles_x, width, height);
+      layers_backward_tile(in, grad, reinterpret_cast<const Splat*>(splats), box, maps[t], tiles[tile]);
+      maps[t].clear(tiles[tile]);
     });
-    reduce(tiles, n, channels, threads, d_splats, d_values);
-    return int(kOk);
+    return status != OK ? status : reduce(tiles, n, channels, threads, d_splats, d_values);
   });
 }

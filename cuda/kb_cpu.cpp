@@ -421,13 +421,7 @@ Status rasterize(const KbInput& in, const KbOutput& out) {
 
 // Fills `out`; 0 or a Status.
 KB_EXPORT int kb_rasterize(const KbInput* in, const KbOutput* out) {
-  try {
-    return rasterize(*in, *out);
-  } catch (const std::bad_alloc&) {
-    return OUT_OF_MEMORY;
-  } catch (...) {
-    return FAILED;
-  }
+  return guarded([&] { return rasterize(*in, *out); });
 }
 
 // Frees the memory that the calling thread keeps between its calls.

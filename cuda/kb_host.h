@@ -72,29 +72,36 @@ class Buffer {
   size_t capacity_ = 0;
 };
 
+// Runs f() -> Status, or the status of what it throws.
+template <class F>
+Status guarded(const F& f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    return OUT_OF_MEMORY;
+  } catch (...) {
+    return FAILED;
+  }
+}
+
 // Runs f(0) ... f(count - 1), each on a thread of its own, and waits. A thread that the system
 // refuses is made up for by the caller; an exception in any of them comes back as a status.
 template <class F>
 Status parallel(int count, const F& f) {
   std::atomic<int> status{OK};
-  auto guarded = [&](int i) {
-    try {
-      f(i);
-    } catch (const std::bad_alloc&) {
-      status = OUT_OF_MEMORY;
-    } catch (...) {
-      status = FAILED;
-    }
+  auto run = [&](int i) {
+    const Status own = guarded([&] { return f(i), OK; });
+    if (own != OK) status = own;
   };
   std::vector<std::thread> threads;
   threads.reserve(size_t(count));
   int next = 1;
   try {
-    for (; next < count; ++next) threads.emplace_back(guarded, next);
+    for (; next < count; ++next) threads.emplace_back(run, next);
   } catch (const std::exception&) {
   }
-  guarded(0);
-  for (; next < count; ++next) guarded(next);
+  run(0);
+  for (; next < count; ++next) run(next);
   for (std::thread& t : threads) t.join();
   return Status(status.load());
 }

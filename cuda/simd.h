@@ -7,30 +7,8 @@
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
-#if defined(_MSC_VER)
-#include <intrin.h>
-#endif
 
 namespace simd {
-
-inline int lowest_bit(uint32_t m) {
-#if defined(_MSC_VER)
-  unsigned long i;
-  _BitScanForward(&i, m);
-  return int(i);
-#else
-  return __builtin_ctz(m);
-#endif
-}
-inline int highest_bit(uint32_t m) {
-#if defined(_MSC_VER)
-  unsigned long i;
-  _BitScanReverse(&i, m);
-  return int(i);
-#else
-  return 31 - __builtin_clz(m);
-#endif
-}
 
 #if defined(__AVX512F__)
 

@@ -7,23 +7,30 @@ Three differentiable functions, each with a plain twin of the same name in
 * :func:`splat` -- the composite of *all* contributions, N channels, with the K-buffer,
 * :func:`splat_layers` -- the picture made from the K layers alone.
 
-The kernels run on the CPU (``cuda/gs_cpu.cpp``); tensors of other devices are copied there and
-back. Without a compiler the twins run instead: same values, much slower.
+The kernels run on the CPU in C++ (``gaussians_native``) or, without a compiler, in Numba
+(``gaussians_numba``); tensors of other devices are copied there and back. Without either the twins
+run instead: same values, much slower, and only for small scenes.
 """
 
 from __future__ import annotations
 
-import ctypes
+import functools
+import logging
+import math
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from render.camera import Camera
-from render.kbuffer import build, gaussians_torch
+from render.kbuffer import build, gaussians_native, gaussians_torch
 from render.kbuffer.types import KBuffer
 
 MAX_LAYERS = 64
+TWIN_MAX = 1 << 28  # Gaussians x pixels that the dense twin takes on: about 10 GB of matrices
+
+log = logging.getLogger(__name__)
 
 
 class Projected(NamedTuple):
@@ -76,16 +83,23 @@ def project(
         eps2d: low-pass added to the screen covariance, px^2.
         antialias: keep the energy of Gaussians smaller than the low-pass (Mip-Splatting).
 
+    Gaussians with a non-finite parameter cannot be seen and get no gradient.
+
     Raises:
-        ValueError: for wrong shapes.
+        ValueError: for wrong shapes and ranges, by name.
     """
     _check_gaussians(means, quats, log_scales, logits, sh0, sh_rest)
+    if not (near > 0 and math.isfinite(near)):
+        raise ValueError(f"near: expected a finite number > 0, got {near}")
+    if not (eps2d >= 0 and math.isfinite(eps2d)):
+        raise ValueError(f"eps2d: expected a finite number >= 0, got {eps2d}")
     tensors = (means, quats, log_scales, logits, sh0, sh_rest)
-    if _native() is None:
-        return Projected(
-            *gaussians_torch.project(*tensors, camera, near=near, eps2d=eps2d, antialias=antialias)
-        )
-    return Projected(*_Project.apply(*tensors, _pack(camera, near, eps2d), camera, antialias))
+    kernels = _kernels()
+    if kernels is None:
+        options = {"near": near, "eps2d": eps2d, "antialias": antialias}
+        return Projected(*gaussians_torch.project(*tensors, camera, **options))
+    view = (_pack(camera, near, eps2d), (camera.width, camera.height), bool(antialias))
+    return Projected(*_Project.apply(*tensors, view, kernels))
 
 
 def splat(projected: Projected, values: Tensor, width: int, height: int, k: int) -> Splatted:
@@ -93,13 +107,18 @@ def splat(projected: Projected, values: Tensor, width: int, height: int, k: int)
 
     Args:
         values: [N, C] colours or features, any C >= 1.
-        k: layers of the K-buffer, 0 for none.
+        k: layers of the K-buffer, 0 for none, at most 64.
+
+    Raises:
+        ValueError: for wrong shapes and ranges, by name.
     """
-    _check_values(projected, values, k, least=0)
-    if _native() is None:
+    _check_splats(projected, values, width, height, k, least=0)
+    kernels = _kernels()
+    if kernels is None:
+        _check_twin(len(values), width, height)
         return Splatted(*gaussians_torch.splat(projected, values, width, height, k))
-    p = projected
-    image, alpha, *buffers = _Splat.apply(p.splats, values, p.depth, p.extent, width, height, k)
+    p, size = projected, (width, height)
+    image, alpha, *buffers = _Splat.apply(p.splats, values, p.depth, p.extent, size, k, kernels)
     return Splatted(image, alpha, KBuffer(*buffers))
 
 
@@ -114,83 +133,121 @@ def splat_layers(
 
     Args:
         values: [N, C]; the last ``features`` channels are also returned layer by layer.
+        k: layers, 1 to 64.
+
+    Raises:
+        ValueError: for wrong shapes and ranges, by name.
     """
-    _check_values(projected, values, k, least=1)
+    _check_splats(projected, values, width, height, k, least=1)
     if not 0 <= features <= values.shape[1]:
         raise ValueError(f"features: expected 0..{values.shape[1]}, got {features}")
-    if _native() is None:
+    kernels = _kernels()
+    if kernels is None:
+        _check_twin(len(values), width, height)
         return Layers(*gaussians_torch.splat_layers(projected, values, width, height, k, features))
-    p = projected
+    p, size = projected, (width, height)
     image, alpha, per_layer, *buffers = _SplatLayers.apply(
-        p.splats, values, p.depth, p.extent, width, height, k, features
+        p.splats, values, p.depth, p.extent, size, k, features, kernels
     )
     return Layers(image, alpha, per_layer, KBuffer(*buffers))
 
 
-# ------------------------------------------------------------------------------ checks and ABI
+# ------------------------------------------------------------------------------ backends
+
+
+def backend_name() -> str:
+    """Which implementation runs here: native, numba or torch."""
+    kernels = _kernels()
+    if kernels is None:
+        return "torch"
+    return "native" if kernels is gaussians_native else "numba"
+
+
+def _kernels() -> ModuleType | None:
+    """The module of kernels that runs here, None for the twins.
+
+    Raises:
+        RuntimeError: ``$KBUFFERS_BACKEND`` names one that is not available.
+    """
+    forced = build.forced_backend()
+    if forced == "torch":
+        return None
+    if forced != "numba" and gaussians_native.load() is not None:
+        return gaussians_native
+    status = build.status("gs_cpu")
+    if forced == "native":
+        raise RuntimeError(f"backend native is not available: {status}")
+    numba = _numba()
+    if isinstance(numba, ModuleType):
+        _warn(f"splatting: Numba, about a third of full speed (C++: {status})")
+        return numba
+    if forced == "numba":
+        raise RuntimeError(f"backend numba is not available: {numba}")
+    _warn(f"splatting: plain torch, for small scenes only (C++: {status}; Numba: {numba})")
+    return None
+
+
+@functools.cache
+def _numba() -> ModuleType | str:
+    """The Numba kernels, or why they cannot be used."""
+    try:
+        from render.kbuffer import gaussians_numba
+    except Exception as error:  # absent, built for another numpy, no folder for its cache, ...
+        return " ".join(str(error).split()) or type(error).__name__
+    return gaussians_numba
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    log.warning(text)
+
+
+# ------------------------------------------------------------------------------ checks
 
 
 def _check_gaussians(
     means: Tensor, quats: Tensor, log_scales: Tensor, logits: Tensor, sh0: Tensor, sh_rest: Tensor
 ) -> None:
-    n = means.shape[0]
-    expected = {"means": (n, 3), "quats": (n, 4), "log_scales": (n, 3), "logits": (n,)}
-    expected["sh0"] = (n, 3)
-    given = {"means": means, "quats": quats, "log_scales": log_scales, "logits": logits}
-    given["sh0"] = sh0
-    for name, shape in expected.items():
-        if given[name].shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {tuple(given[name].shape)}")
+    n = means.shape[0] if means.ndim else 0
+    _check_shape("means", means, (n, 3))
+    _check_shape("quats", quats, (n, 4))
+    _check_shape("log_scales", log_scales, (n, 3))
+    _check_shape("logits", logits, (n,))
+    _check_shape("sh0", sh0, (n, 3))
     ok = sh_rest.ndim == 3 and sh_rest.shape[::2] == (n, 3) and sh_rest.shape[1] in (0, 3, 8, 15)
     if not ok:
         raise ValueError(f"sh_rest: expected shape ({n}, 0|3|8|15, 3), got {tuple(sh_rest.shape)}")
 
 
-def _check_values(projected: Projected, values: Tensor, k: int, least: int) -> None:
-    n = projected.splats.shape[0]
+def _check_splats(
+    projected: Projected, values: Tensor, width: int, height: int, k: int, least: int
+) -> None:
+    n = projected.splats.shape[0] if projected.splats.ndim else 0
+    _check_shape("splats", projected.splats, (n, 6))
+    _check_shape("depth", projected.depth, (n,))
+    _check_shape("extent", projected.extent, (n, 2))
     if values.ndim != 2 or values.shape[0] != n or values.shape[1] < 1:
         raise ValueError(f"values: expected shape ({n}, C >= 1), got {tuple(values.shape)}")
+    if width < 1 or height < 1:
+        raise ValueError(f"width, height: expected at least 1, got {width}, {height}")
     if not least <= k <= MAX_LAYERS:
         raise ValueError(f"k: expected {least}..{MAX_LAYERS}, got {k}")
 
 
-_P, _I, _N = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-_ABI = {
-    "gs_project": [_P, _I, _I, _I, _N, *[_P] * 6, _I, *[_P] * 4, _I],
-    "gs_project_backward": [_P, _I, _I, _I, _N, *[_P] * 4, _I, *[_P] * 10, _I],
-    "gs_bins_make": [_N, _P, _P, _P, _I, _I, _I],
-    "gs_bins_free": [_P],
-    "gs_forward": [_P, _I, _P, _I, *[_P] * 7, _I],
-    "gs_backward": [_P, _N, _P, _I, *[_P] * 6, _I],
-    "gs_layers_forward": [*[_P] * 4, *[_I] * 5, _P, _P, _I],
-    "gs_layers_backward": [*[_P] * 5, _N, *[_I] * 5, *[_P] * 5, _I],
-}
-_library: ctypes.CDLL | None = None
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {tuple(tensor.shape)}")
 
 
-def _native() -> ctypes.CDLL | None:
-    """The compiled kernels with their signatures set, or None."""
-    global _library
-    library = build.load("gs_cpu")
-    if library is not None and library is not _library:
-        for name, arguments in _ABI.items():
-            function = getattr(library, name)
-            function.argtypes = arguments
-            function.restype = {"gs_bins_make": _P, "gs_bins_free": None}.get(name, _I)
-        _library = library
-    return library
+def _check_twin(n: int, width: int, height: int) -> None:
+    if n * width * height > TWIN_MAX:
+        raise MemoryError(
+            f"{n} Gaussians on {width}x{height} pixels are too many for plain torch; "
+            "install a C++ compiler or Numba"
+        )
 
 
-def _call(name: str, *arguments: object) -> None:
-    """Call a kernel; tensors go as pointers, the thread count is appended."""
-    library = _native()
-    assert library is not None
-    pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    status = getattr(library, name)(*pointers, torch.get_num_threads())
-    if status == 2:
-        raise MemoryError(f"{name}: not enough memory")
-    if status != 0:
-        raise RuntimeError(f"{name}: bad arguments (status {status})")
+# ------------------------------------------------------------------------------ autograd
 
 
 def _cpu(*tensors: Tensor) -> list[Tensor]:
@@ -205,133 +262,63 @@ def _pack(camera: Camera, near: float, eps2d: float) -> Tensor:
     return torch.cat(parts).float()
 
 
-class _Bins:
-    """Owns the native depth order and tile lists between forward and backward."""
-
-    def __init__(self, splats: Tensor, depth: Tensor, extent: Tensor, width: int, height: int):
-        library = _native()
-        assert library is not None
-        self._free = library.gs_bins_free
-        self.pointer = library.gs_bins_make(
-            splats.shape[0],
-            splats.data_ptr(),
-            depth.data_ptr(),
-            extent.data_ptr(),
-            width,
-            height,
-            torch.get_num_threads(),
-        )
-        if not self.pointer:
-            raise MemoryError(
-                f"not enough memory to sort {splats.shape[0]} Gaussians into tiles of "
-                f"{width}x{height} pixels"
-            )
-
-    def __del__(self) -> None:
-        if getattr(self, "pointer", None):
-            self._free(self.pointer)
-
-
-def _forward(
-    bins: _Bins, width: int, height: int, k: int, values: Tensor | None
-) -> tuple[list[Tensor], Tensor, Tensor | None, Tensor | None]:
-    """K-buffer tensors, transmittance, and with ``values`` the full composite and last ranks."""
-    index = torch.empty(height, width, k, dtype=torch.int32)
-    weight, depth, distance = (torch.empty(height, width, k) for _ in range(3))
-    transmittance = torch.empty(height, width)
-    image = last = None
-    channels = 0
-    if values is not None:
-        channels = values.shape[1]
-        image = torch.empty(height, width, channels)
-        last = torch.empty(height, width, dtype=torch.int32)
-    _call(
-        "gs_forward", bins.pointer, k, values, channels, index, weight, depth, distance,
-        transmittance, image, last,
-    )  # fmt: skip
-    return [index, depth, distance, weight], transmittance, image, last
-
-
 class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means, quats, log_scales, logits, sh0, sh_rest, packed, camera, antialias):  # noqa: ANN001
+    def forward(ctx, means, quats, log_scales, logits, sh0, sh_rest, view, kernels):
         inputs = _cpu(means, quats, log_scales, logits, sh0, sh_rest)
-        n, count = means.shape[0], sh_rest.shape[1]
-        head = (packed, camera.width, camera.height, int(antialias), n)
-        splats, depth = torch.empty(n, 6), torch.empty(n)
-        extent, rgb = torch.empty(n, 2), torch.empty(n, 3)
-        _call("gs_project", *head, *inputs, count, splats, depth, extent, rgb)
+        splats, depth, extent, rgb = kernels.project(*view, inputs)
+        ctx.view, ctx.kernels = view, kernels
+        ctx.count, ctx.device = sh_rest.shape[1], means.device
         ctx.save_for_backward(*inputs[:4], extent, rgb)
-        ctx.head, ctx.count, ctx.device = head, count, means.device
         out = [t.to(means.device) for t in (splats, depth, extent, rgb)]
         ctx.mark_non_differentiable(out[1], out[2])
         return tuple(out)
 
     @staticmethod
-    def backward(ctx, d_splats, _d_depth, _d_extent, d_rgb):  # noqa: ANN001
-        means, quats, log_scales, logits, extent, rgb = ctx.saved_tensors
-        n = means.shape[0]
-        d_splats, d_rgb = _cpu(d_splats, d_rgb)
-        grads = [torch.empty_like(t) for t in (means, quats, log_scales, logits)]
-        grads += [torch.empty(n, 3), torch.empty(n, ctx.count, 3)]
-        _call(
-            "gs_project_backward", *ctx.head, means, quats, log_scales, logits, ctx.count,
-            extent, rgb, d_splats, d_rgb, *grads,
-        )  # fmt: skip
-        return (*[g.to(ctx.device) for g in grads], None, None, None)
+    def backward(ctx, d_splats, _d_depth, _d_extent, d_rgb):
+        *shapes, extent, rgb = ctx.saved_tensors
+        given = (extent, rgb, *_cpu(d_splats, d_rgb))
+        grads = ctx.kernels.project_backward(*ctx.view, shapes, ctx.count, *given)
+        return (*[g.to(ctx.device) for g in grads], None, None)
 
 
 class _Splat(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, splats, values, depth, extent, width, height, k):  # noqa: ANN001
+    def forward(ctx, splats, values, depth, extent, size, k, kernels):
         device = splats.device
         splats, values, depth, extent = _cpu(splats, values, depth, extent)
-        bins = _Bins(splats, depth, extent, width, height)
-        buffers, transmittance, image, last = _forward(bins, width, height, k, values)
-        ctx.bins, ctx.device = bins, device
+        bins = kernels.Bins(splats, depth, extent, *size)
+        buffers, transmittance, image, last = kernels.forward(bins, k, values)
+        ctx.kernels, ctx.bins, ctx.device = kernels, bins, device
         ctx.save_for_backward(values, transmittance, last)
         out = [t.to(device) for t in (image, 1 - transmittance, *buffers)]
         ctx.mark_non_differentiable(*out[2:])
         return tuple(out)
 
     @staticmethod
-    def backward(ctx, d_image, d_alpha, *_):  # noqa: ANN001
-        values, transmittance, last = ctx.saved_tensors
-        d_image, d_alpha = _cpu(d_image, d_alpha)
-        n, channels = values.shape
-        d_splats, d_values = torch.empty(n, 6), torch.empty_like(values)
-        _call(
-            "gs_backward", ctx.bins.pointer, n, values, channels, transmittance, last, d_image,
-            d_alpha, d_splats, d_values,
-        )  # fmt: skip
+    def backward(ctx, d_image, d_alpha, *_):
+        given = (*ctx.saved_tensors, *_cpu(d_image, d_alpha))
+        d_splats, d_values = ctx.kernels.backward(ctx.bins, *given)
         return (d_splats.to(ctx.device), d_values.to(ctx.device), *[None] * 5)
 
 
 class _SplatLayers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, splats, values, depth, extent, width, height, k, features):  # noqa: ANN001
+    def forward(ctx, splats, values, depth, extent, size, k, features, kernels):
         device = splats.device
         splats, values, depth, extent = _cpu(splats, values, depth, extent)
-        bins = _Bins(splats, depth, extent, width, height)
-        buffers, transmittance, _, _ = _forward(bins, width, height, k, None)
-        index, weight = buffers[0], buffers[3]
-        size = (width, height, k, values.shape[1], features)
-        image = torch.empty(height, width, values.shape[1])
-        per_layer = torch.empty(height, width, k, features)
-        _call("gs_layers_forward", index, weight, transmittance, values, *size, image, per_layer)
-        ctx.save_for_backward(splats, values, index, weight, transmittance)
-        ctx.size, ctx.device = size, device
+        bins = kernels.Bins(splats, depth, extent, *size)
+        buffers, transmittance, _, _ = kernels.forward(bins, k, None)
+        kept = (buffers[0], buffers[3], transmittance, values)
+        image, per_layer = kernels.layers_forward(*kept, features)
+        ctx.kernels, ctx.device = kernels, device
+        ctx.save_for_backward(*kept, splats)
         out = [t.to(device) for t in (image, 1 - transmittance, per_layer, *buffers)]
         ctx.mark_non_differentiable(*out[3:])
         return tuple(out)
 
     @staticmethod
-    def backward(ctx, d_image, d_alpha, d_per_layer, *_):  # noqa: ANN001
-        splats, values, index, weight, transmittance = ctx.saved_tensors
-        d_image, d_alpha, d_per_layer = _cpu(d_image, d_alpha, d_per_layer)
-        d_splats, d_values = torch.empty_like(splats), torch.empty_like(values)
-        _call(
-            "gs_layers_backward", index, weight, transmittance, values, splats, splats.shape[0],
-            *ctx.size, d_image, d_alpha, d_per_layer, d_splats, d_values,
-        )  # fmt: skip
+    def backward(ctx, d_image, d_alpha, d_per_layer, *_):
+        given = (*ctx.saved_tensors, *_cpu(d_image, d_alpha, d_per_layer))
+        d_splats, d_values = ctx.kernels.layers_backward(*given)
         return (d_splats.to(ctx.device), d_values.to(ctx.device), *[None] * 6)

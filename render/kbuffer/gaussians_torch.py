@@ -32,9 +32,16 @@ def project(
     antialias: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Splats [N, 6], depth [N], extent [N, 2], rgb [N, 3]; see ``gaussians.project``."""
+    # What is not finite is replaced before any arithmetic, else 0 * NaN would reach the gradients.
+    tensors = (means, quats, log_scales, logits, sh0, sh_rest)
+    rows = [means, quats, log_scales, logits[:, None], sh0, sh_rest.flatten(1)]
+    finite = torch.cat(rows, 1).isfinite().all(1)  # [N]
+    means, quats, log_scales, logits, sh0, sh_rest = (
+        torch.where(finite.view(-1, *[1] * (t.ndim - 1)), t, torch.ones_like(t)) for t in tensors
+    )
     p = camera.to_camera(means)  # [N, 3]
     (fx, fy), (cx, cy) = camera.focal.to(means), camera.center.to(means)
-    z = torch.where(p[:, 2] > near, p[:, 2], torch.ones_like(p[:, 2]))
+    z = torch.where(p[:, 2] >= near, p[:, 2], torch.ones_like(p[:, 2]))
     wide_x, wide_y = 0.15 * camera.width / fx, 0.15 * camera.height / fy
     sx = (p[:, 0] / z).clamp(-(cx / fx + wide_x), (camera.width - cx) / fx + wide_x)
     sy = (p[:, 1] / z).clamp(-(cy / fy + wide_y), (camera.height - cy) / fy + wide_y)
@@ -45,12 +52,14 @@ def project(
     B = J @ camera.world_to_camera[:3, :3].to(means) @ M
     cov0 = B @ B.transpose(1, 2)  # [N, 2, 2]
     cov = cov0 + eps2d * torch.eye(2).to(means)
-    det0 = cov0[:, 0, 0] * cov0[:, 1, 1] - cov0[:, 0, 1] ** 2
-    det = cov[:, 0, 0] * cov[:, 1, 1] - cov[:, 0, 1] ** 2
+    # det(B B^T) as the squared cross product of B's rows: no cancellation for thin footprints.
+    det0 = torch.linalg.cross(B[:, 0], B[:, 1]).square().sum(-1)
+    det = det0 + eps2d * (cov0[:, 0, 0] + cov0[:, 1, 1] + eps2d)
     opacity = logits.sigmoid()
     if antialias:
         opacity = opacity * (det0 / det).clamp(min=2.5e-5).sqrt()
-    seen = (p[:, 2] > near) & (opacity >= ALPHA_MIN) & (det > 1e-12) & (det < 1e24)
+    seen = finite & (p[:, 2] >= near) & (p[:, 2] < 1e12) & (quats.norm(dim=1) > 1e-12)
+    seen = seen & (opacity >= ALPHA_MIN) & (det > 1e-12) & (det < 1e24)
     conic = torch.stack([cov[:, 1, 1], -cov[:, 0, 1], cov[:, 0, 0]], -1) / det[:, None]
     uv = torch.stack([fx * p[:, 0] / z + cx, fy * p[:, 1] / z + cy], -1)
     splats = torch.cat([uv, conic, opacity[:, None]], -1)  # [N, 6]
@@ -64,7 +73,8 @@ def project(
         directions = torch.nn.functional.normalize(means - camera.position.to(means), dim=-1)
         basis = sh_basis(directions, sh_rest.shape[1])  # [N, B]
     rgb = 0.5 + SH0 * sh0 + (basis[:, :, None] * sh_rest).sum(1)
-    return splats, depth, extent, rgb.clamp(min=0)
+    rgb = torch.where(seen[:, None], rgb.clamp(min=0), torch.zeros_like(rgb))
+    return splats, depth, extent, rgb
 
 
 def sh_basis(d: Tensor, count: int) -> Tensor:
@@ -99,11 +109,16 @@ def _contributions(
     alpha = (s[:, 5, None] * (-sigma.clamp(min=0)).exp()).clamp(max=ALPHA_MAX)
     alpha = torch.where((sigma < 15) & (alpha >= ALPHA_MIN), alpha, torch.zeros_like(alpha))
     # A pixel takes contributions while more than TRANSMITTANCE_MIN shines through.
-    T_in = torch.cat([torch.ones_like(alpha[:1]), (1 - alpha).cumprod(0)])[:-1]
+    T_in = _transmittance(alpha)[:-1]
     alpha = torch.where(T_in >= TRANSMITTANCE_MIN, alpha, torch.zeros_like(alpha))
-    T = torch.cat([torch.ones_like(alpha[:1]), (1 - alpha).cumprod(0)])  # [M + 1, P]
+    T = _transmittance(alpha)
     rim = (s[:, 5, None] / ALPHA_MIN).log().clamp(min=1e-12)
     return order, alpha, alpha * T[:-1], (sigma / rim).detach(), T[-1]
+
+
+def _transmittance(alpha: Tensor) -> Tensor:
+    """What shines through the first 0 ... M contributions, [M + 1, P]."""
+    return torch.cat([alpha.new_ones(1, alpha.shape[1]), (1 - alpha).cumprod(0)])
 
 
 def _heaviest(
@@ -175,9 +190,9 @@ def splat_layers(
     valid = rank >= 0
     kept[rank[valid], columns[valid]] = True
     alpha = torch.where(kept, alpha, alpha.detach())
-    T = torch.cat([torch.ones_like(alpha[:1]), (1 - alpha).cumprod(0)])
+    T = _transmittance(alpha)
     weight, A = alpha * T[:-1], 1 - T[-1]  # [M, P], [P]
-    w = torch.where(valid, weight[rank.clamp(min=0), columns], 0 * A[:, None])  # [P, K]
+    w = torch.cat([weight, 0 * A[None]])[rank, columns]  # [P, K], rank -1 is the row of zeros
     total = w.sum(1, keepdim=True)
     share = torch.where(total > 0, w * A[:, None] / total.clamp(min=1e-30), 0 * w)
     padded = torch.cat([values[order], values.new_zeros(1, values.shape[1])])

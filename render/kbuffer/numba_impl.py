@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numba
 import numpy as np
@@ -30,10 +31,10 @@ _MARGIN = np.float32(0.02)
 _RELATIVE = np.float32(1e-6)
 _REACH = np.float32(1.000002)
 
-_jit = functools.partial(numba.njit, cache=True, nogil=True)
+jit = functools.partial(numba.njit, cache=True, nogil=True)
 
 
-@_jit(inline="always")
+@jit(inline="always")
 def _pixel_span(u, r, half, scale, n):
     """First and last pixel that the disc can cover; see ``pixel_span`` in kb_core.h."""
     c = (u + half) * scale - _HALF
@@ -47,13 +48,13 @@ def _pixel_span(u, r, half, scale, n):
     return first, last
 
 
-@_jit(inline="always")
+@jit(inline="always")
 def _pixel_at(u, half, scale, n):
     t = (u + half) * scale
     return int(t) if t >= _ZERO and t < np.float32(n) else -1
 
 
-@_jit
+@jit
 def _tiles_of(p, r, near, is_pixel, fx, fy, width, height):
     """First and last tile column and row; an empty range where the point is not drawn."""
     u, v, z = p[0], p[1], p[2]
@@ -74,7 +75,7 @@ def _tiles_of(p, r, near, is_pixel, fx, fy, width, height):
     return x0 // TILE, x1 // TILE, y0 // TILE, y1 // TILE
 
 
-@_jit
+@jit
 def _count(begin, end, points, radius, near, is_pixel, fx, fy, width, height, counts):
     columns = (width + TILE - 1) // TILE
     per_point = radius.shape[0] > 1
@@ -86,7 +87,7 @@ def _count(begin, end, points, radius, near, is_pixel, fx, fy, width, height, co
                 counts[y * columns + x] += 1
 
 
-@_jit
+@jit
 def _scatter(
     begin, end, points, depth_bits, radius, near, is_pixel, fx, fy, width, height,
     first, last, base, cursors, keys,
@@ -105,7 +106,7 @@ def _scatter(
                     cursors[tile] += 1
 
 
-@_jit
+@jit
 def _bucket_sort(keys):
     """Keys ordered by depth bucket only, and where each bucket ends."""
     ends = np.zeros(BUCKETS + 1, np.int64)
@@ -133,7 +134,7 @@ def _bucket_sort(keys):
     return out, ends[:BUCKETS]
 
 
-@_jit
+@jit
 def _draw_tile(tile, keys, points, radius, is_pixel, xs, ys, fx, fy, index, depth, distance):
     height, width, k = index.shape
     columns = (width + TILE - 1) // TILE
@@ -198,7 +199,7 @@ def _draw_tile(tile, keys, points, radius, is_pixel, xs, ys, fx, fy, index, dept
                 y_low, y_high = ys[top] - _MARGIN / fy[1], ys[bottom] + _MARGIN / fy[1]
 
 
-@_jit
+@jit
 def _draw_tiles(
     begin, end, starts, keys, points, radius, is_pixel, xs, ys, fx, fy, index, depth, distance
 ):
@@ -233,12 +234,11 @@ def rasterize(
     radii, is_pixel = radius.numpy(), footprint == "pixel"
     binned = (radii, np.float32(near), is_pixel, fx, fy, width, height)
     drawn = (points, radii, is_pixel, xs.centers.numpy(), ys.centers.numpy(), fx, fy, *images)
-    cuts = [len(points) * t // threads for t in range(threads + 1)]
-    shares = list(zip(range(threads), cuts[:-1], cuts[1:], strict=True))
+    parts = shares(len(points), threads)
 
     tiles = -(-width // TILE) * -(-height // TILE)
     counts = np.zeros((threads, tiles), np.int64)
-    _map(threads, lambda t, a, b: _count(a, b, points, *binned, counts[t]), shares)
+    parallel_map(threads, lambda t, a, b: _count(a, b, points, *binned, counts[t]), parts)
     starts = np.concatenate([[0], np.cumsum(counts.sum(0))])
     cursors = starts[:-1] + np.cumsum(counts, 0) - counts  # [threads, tiles]
 
@@ -253,9 +253,9 @@ def rasterize(
         def draw(a: int, b: int) -> None:
             _draw_tiles(a, b, starts, keys[starts[a] - base :], *drawn)
 
-        _map(threads, scatter, shares)
+        parallel_map(threads, scatter, parts)
         step = -(-(last - first) // (threads * 16)) if threads > 1 else last - first
-        _map(threads, draw, [(a, min(a + step, last)) for a in range(first, last, step)])
+        parallel_map(threads, draw, [(a, min(a + step, last)) for a in range(first, last, step)])
 
     first = 0
     while first < tiles:
@@ -265,8 +265,16 @@ def rasterize(
         first = last
 
 
-def _map(threads: int, task: Callable[..., None], arguments: list[tuple[int, ...]]) -> None:
-    list(_pool(threads).map(lambda args: task(*args), arguments))
+def shares(n: int, threads: int) -> list[tuple[int, ...]]:
+    """(thread, begin, end) of contiguous parts of n items, one per thread."""
+    return [(t, n * t // threads, n * (t + 1) // threads) for t in range(threads)]
+
+
+def parallel_map(
+    threads: int, task: Callable[..., Any], arguments: list[tuple[int, ...]]
+) -> list[Any]:
+    """``[task(*a) for a in arguments]`` on a pool of ``threads``, results in the same order."""
+    return list(_pool(threads).map(lambda args: task(*args), arguments))
 
 
 @functools.cache

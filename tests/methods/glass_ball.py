@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,8 @@ HELD_OUT = 2  # views for testing
 SMALL = KBufferOptions(
     points=600, refine_from=20, refine_every=25, refine_until=120, network_from=60
 )
+
+Grown = tuple[KBufferMethod, Scene, list[float]]  # trained, its scene, the losses of all steps
 
 
 def color_at(xyz: Tensor) -> Tensor:
@@ -104,8 +107,27 @@ def psnr(method: KBufferMethod, views: list[View], k: int | None = None) -> floa
     return -10 * math.log10(float(torch.stack(errors).mean()))
 
 
+def without_network(method: KBufferMethod) -> KBufferMethod:
+    """The same Gaussians, composited only."""
+    out = copy.copy(method)
+    out.network_on = False
+    return out
+
+
 def away(camera: Camera) -> Camera:
     """The same place, looking the other way."""
     return Camera.look_at(
         camera.position, 2 * camera.position, width=camera.width, height=camera.height
     )
+
+
+def assert_same(one: Any, two: Any) -> None:
+    """Two nested states are equal bit for bit."""
+    if isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_same(one[key], two[key])
+    elif isinstance(one, Tensor):
+        assert torch.equal(one, two)
+    else:
+        assert one == two

@@ -59,6 +59,8 @@ class KBufferMethod(Method):
         size = max((v.camera.width * v.camera.height for v in self.views), default=256 * 256)
         count = options.points or default_count(size)
         self.limit = int(count * options.growth)
+        volume = scene.points.fills_volume
+        self.lr_means = options.volume_lr_means if volume else options.surface_lr_means
         self.cloud = Cloud.from_points(scene.points, count, self.radius, options, device, generator)
         self.fusion: Fusion | None = None
         if options.network:
@@ -86,7 +88,7 @@ class KBufferMethod(Method):
         fast = 1 / (1 + step / o.half_life)
         slow = 1 / (1 + step / o.slow_half_life)
         return {
-            "means": o.lr_means * self.radius * fast,
+            "means": self.lr_means * self.radius * fast,
             "log_scales": o.lr_scales * slow,
             "quats": o.lr_quats * slow,
             "logits": o.lr_logits * slow,

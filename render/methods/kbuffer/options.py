@@ -28,7 +28,8 @@ class KBufferOptions(MethodOptions):
     antialias: bool = False  # keep the energy of sub-pixel Gaussians (Mip-Splatting)
 
     # learning
-    lr_means: float = 1.2e-3
+    volume_lr_means: float = 1.2e-3  # points in a volume have a way to go to the surface,
+    surface_lr_means: float = 5e-4  # those of a point cloud are there
     lr_scales: float = 1e-2
     lr_quats: float = 3e-3
     lr_logits: float = 5e-2
