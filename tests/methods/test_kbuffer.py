@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from render.camera import Camera
+from render.errors import UserError
 from render.methods import method_class
 from render.methods.kbuffer import KBufferMethod, KBufferOptions
 from render.methods.kbuffer import method as method_module
@@ -116,7 +117,7 @@ def test_views_without_a_mask() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"k": 1}, {"k": 2, "features": 1}, {"network": False}, {"antialias": True}, {"ssim": 0.2},
-     {"features": 0}, {"max_pixels": 64}, {"refine_from": 1, "refine_every": 1}],
+     {"features": 0}, {"max_pixels": 500}, {"refine_from": 1, "refine_every": 1}],
 )  # fmt: skip
 def test_options_train_and_load(change: dict) -> None:
     options = replace(SMALL, network_from=10, **change)
@@ -208,3 +209,9 @@ def test_bundled_scene_is_recognisable_at_once_and_better_soon() -> None:
     run(trainer, 59)
     assert first > 18.5 and psnr(method, views) > first + 4
     assert psnr(method, views, 1) < psnr(method, views) - 1
+
+
+@pytest.mark.parametrize("change", [{"k": 0}, {"k": 65}, {"sh_degree": 4}])
+def test_options_out_of_range_are_told_in_a_sentence(change: dict[str, int]) -> None:
+    with pytest.raises(UserError, match="expected"):
+        make(replace(SMALL, **change), glass_ball(20))

@@ -102,9 +102,15 @@ def test_probe_changes_neither_loss_nor_gradients(method: KBufferMethod) -> None
 
 def test_blame_adds_up_and_starts_anew_after_each_refinement() -> None:
     options = replace(SMALL, refine_from=4, refine_every=3, refine_until=9)
-    trainer, _ = trained(4, options, glass_ball(300, 24))
+    trainer, _ = trained(0, options, glass_ball(300, 24))
     method = trainer.method
     assert isinstance(method, KBufferMethod)
+    expected = torch.zeros(len(method.cloud), 2)
+    for _ in range(4):
+        run(trainer, 1)
+        assert method._probe is not None and method._probe.grad is not None
+        expected += method._probe.grad
+    assert torch.equal(torch.stack([method.blame.error, method.blame.share], 1), expected)
     sums = [float(method.blame.share.sum())]
     for _ in range(7):
         run(trainer, 1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.errors import UserError
-from render.kbuffer.gaussians import Layers, splat, splat_layers
+from render.kbuffer.gaussians import MAX_LAYERS, Layers, splat, splat_layers
 from render.methods.base import Inspection, Method, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.cloud import NAMES, Cloud
 from render.methods.kbuffer.fusion import Fusion
@@ -52,6 +52,7 @@ class KBufferMethod(Method):
         self.options, self.device = options, device
         self.views, self.background = scene.split("train"), scene.background
         self._boxes: list[tuple[float, float, float, float] | None] = [None] * len(self.views)
+        check(options)
         if scene.points is None:
             raise UserError(f"{scene.name}: the method kbuffer needs points, found none.")
         self.radius = float(scene.bounds.radius)
@@ -215,6 +216,14 @@ class KBufferMethod(Method):
     def describe(self) -> dict[str, int | float | str]:
         network = sum(p.numel() for p in self.fusion.parameters()) if self.fusion else 0
         return {"gaussians": len(self.cloud), "network parameters": network}
+
+
+def check(options: KBufferOptions) -> None:
+    """Raise :class:`UserError` for options that the kernels cannot serve."""
+    if not 1 <= options.k <= MAX_LAYERS:
+        raise UserError(f"--k {options.k}: expected 1 to {MAX_LAYERS} layers for kbuffer.")
+    if options.sh_degree not in (0, 1, 2, 3):
+        raise UserError(f"--set sh_degree={options.sh_degree}: expected 0, 1, 2 or 3.")
 
 
 def default_count(pixels: int) -> int:
