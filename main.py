@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -30,6 +32,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped at once; the last checkpoint is whole.", file=sys.stderr)
         return 130
+    except Exception as error:
+        if debug:
+            raise
+        from app.runtime import error_sentence
+
+        print(f"Error: {error_sentence(error)}", file=sys.stderr)
+        return 1
 
 
 def _dispatch(options: Options) -> int:
@@ -54,5 +63,12 @@ def _dispatch(options: Options) -> int:
     return headless.run(options)
 
 
+def _leave(number: int, frame: object) -> None:
+    """Ctrl-C while modules load or the program ends: there is nothing to save."""
+    os._exit(130)
+
+
 if __name__ == "__main__":
+    # An exception in the middle of an import of torch would leave as some other error.
+    signal.signal(signal.SIGINT, _leave)
     sys.exit(main())

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from app import products
 from app.options import DEFAULT_SECONDS, Options
-from app.runtime import describe_device, resolve_device
+from app.runtime import describe_device, error_sentence, resolve_device
 from app.session import Cancelled, Session
 from app.snapshot import EvalPoint, Snapshot, State
 from render.errors import UserError
@@ -198,6 +198,10 @@ def _make(
                 raise
         except (Cancelled, CancelledError):
             raise _Interrupted from None
+        except UserError:
+            raise
+        except Exception as error:  # a full disk, no memory for the picture: no traceback either
+            raise UserError(f"{what}: {error_sentence(error)}") from error
 
 
 def _table(point: EvalPoint, console: Console) -> None:
@@ -246,7 +250,10 @@ def _signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    names = (signal.SIGINT, signal.SIGTERM)
+    names = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)  # a closed terminal; nohup ignores it, so do we
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        names.append(hang_up)
     before = {name: signal.signal(name, handle) for name in names}
     try:
         yield event

@@ -6,14 +6,16 @@ Importing this module must stay cheap: neither torch nor the library is imported
 from __future__ import annotations
 
 import io
+import math
 import re
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from tyro.conf import Positional, UseAppendAction, arg
+from tyro.conf import Fixed, Positional, Suppress, UseAppendAction, arg
 
 from render.errors import UserError
 
@@ -26,12 +28,11 @@ IDENTITY = ("method", "k", "downscale", "background", "seed", "points", "setting
 class Options:
     """Train K-buffers on a scene, live in a window or headless."""
 
-    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="PATH")] = ()
-    """Scene folder, file or name; also a run folder or checkpoint to continue, and a point cloud
-    to train a scene from."""
+    # One line each: --help would keep the line breaks of longer ones.
+    sources: Annotated[Positional[tuple[str, ...]], arg(metavar="[PATH ...]")] = ()
+    """Scene folder, file or name; a run or checkpoint to continue; a point cloud to train from."""
     scene: Annotated[str | None, arg(metavar="PATH|NAME")] = None
-    """Scene folder, file or name; names are looked up in the data roots, then among the bundled
-    scenes."""
+    """Scene folder, file or name; names are looked up in the data roots and bundled scenes."""
     method: Annotated[str, arg(metavar="NAME")] = "kbuffer"
     """kbuffer, bpcr or frepcr."""
     k: Annotated[int | None, arg(metavar="N")] = None
@@ -39,8 +40,7 @@ class Options:
     steps: Annotated[int | None, arg(metavar="N")] = None
     """Stop training after this many steps in all."""
     seconds: Annotated[float | None, arg(metavar="S")] = None
-    """Stop training after this many seconds of training in all (evaluation not counted). Headless
-    without --steps and --seconds: 150."""
+    """Stop after this many seconds of training in all, measuring not counted; headless: 150."""
     downscale: Annotated[float, arg(metavar="F")] = 1.0
     """Train on images F times smaller."""
     background: Literal["white", "black", "random"] = "white"
@@ -52,20 +52,17 @@ class Options:
     headless: bool = False
     """No window; the same job with a progress bar."""
     eval_every: Annotated[str | None, arg(metavar="30s|500")] = None
-    """Measure the test split on the way: "30s" = every 30 seconds of training, "500" = every 500
-    steps, "never". Default: at 15, 30, 60, 120, ... seconds."""
+    """Measure test views every 30 s or 500 steps, or "never"; without: at 15, 30, 60, ... s."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Run folder; never overwritten. Default: runs/SCENE/METHOD-TIME."""
     resume: Annotated[str | None, arg(metavar="latest|DIR|FILE")] = None
-    """Continue a run exactly where it was saved: the newest one (of --scene, if given), that of a
-    run folder, or that of a checkpoint file."""
+    """Continue exactly: the newest run (of --scene, if given), a run folder or a checkpoint."""
     eval: bool = False
     """With --resume: measure the test split of the checkpoint and end, without training."""
     render: Annotated[Path | None, arg(metavar="PATH.json")] = None
     """Render the pictures of a camera path after training; with --resume, without training."""
     video: Annotated[Path | None, arg(metavar="OUT.mp4")] = None
-    """Where the video of --render (else of the orbit) goes; a name without suffix is a folder for
-    single frames."""
+    """Where the video of --render (else of the orbit) goes; without suffix: a folder of frames."""
     data_root: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="DIR")] = ()
     """Where scene names are looked up, besides $KBUFFERS_DATA and data/; can be repeated."""
     points: Annotated[Path | None, arg(metavar="FILE")] = None
@@ -84,6 +81,8 @@ class Options:
     """Show the traceback of errors."""
     version: bool = False
     """Print the version and end."""
+    # Fields that the command line named: what was asked for, even where it equals the default.
+    given: Suppress[Fixed[frozenset[str]]] = field(default=frozenset(), compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; the inverse of :func:`from_json`."""
@@ -94,6 +93,7 @@ class Options:
             if isinstance(value, Path)
             else value
             for name, value in asdict(self).items()
+            if name != "given"
         }
 
 
@@ -135,8 +135,16 @@ def parse(args: Sequence[str] | None = None) -> Options:
         if not stop.code:
             raise
         raise UserError(_one_sentence(message.getvalue())) from None
+    options = replace(options, given=_given(sys.argv[1:] if args is None else args))
     _check(options)
     return _sort_sources(options)
+
+
+def _given(args: Sequence[str]) -> frozenset[str]:
+    """The fields that ``args`` name."""
+    flags = {arg.partition("=")[0].lstrip("-").replace("-", "_") for arg in args if arg[:2] == "--"}
+    names = {"settings" if flag == "set" else flag for flag in flags}
+    return frozenset(names & {field.name for field in fields(Options)})
 
 
 @dataclass(frozen=True)
@@ -242,11 +250,18 @@ def _number_or_text(text: str) -> int | float | str:
 
 def _check(options: Options) -> None:
     """Ranges that need no scene."""
-    for name in ("k", "steps", "seconds", "exit_after", "downscale"):
+    for name in ("k", "steps", "seconds", "exit_after"):
         value = getattr(options, name)
-        if value is not None and not value > 0:  # also catches NaN
+        if value is not None and not 0 < value < math.inf:  # also catches NaN
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} {value:g}: expected a number above 0.")
+    if not 1 <= options.downscale < math.inf:
+        raise UserError(
+            f"--downscale {options.downscale:g}: expected a factor of at least 1; "
+            "4 makes images four times smaller."
+        )
+    if not 0 <= options.seed < 2**63:
+        raise UserError(f"--seed {options.seed}: expected a whole number from 0 to 2^63 - 1.")
     parse_every(options.eval_every)
     if options.eval and not (options.resume or options.sources):
         raise UserError("--eval measures a trained model: name it with --resume latest|DIR|FILE.")
@@ -289,4 +304,8 @@ def _one_sentence(box: str) -> str:
             break
         text.append(row)
     sentence = " ".join(text).replace("{None}|", "").rstrip(".")
+    wrong = re.fullmatch(r"Error parsing (--\S+): .*?(INT|int|float|FLOAT).*'(.*)'\]?", sentence)
+    if wrong:
+        kind = "a whole number" if wrong[2].lower() == "int" else "a number"
+        sentence = f"{wrong[1]} {wrong[3]}: expected {kind}"
     return f"{sentence}; main.py --help lists all options."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from torch import Tensor
 
@@ -112,10 +113,16 @@ def check_video(options: Options) -> None:
     folder = path if not path.suffix else path.parent
     if path.suffix and path.suffix.lower() != ".mp4":
         raise UserError(f"--video {path}: expected a name that ends in .mp4, or a folder.")
+    if path.suffix and path.is_dir():
+        raise UserError(f"--video {path}: expected a file, found a folder of that name.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise UserError(f"--video {path}: expected a place to write to, got: {error}.") from error
+        raise UserError(
+            f"--video {path}: expected a place to write to, got: {error.strerror}."
+        ) from error
 
 
 def _showpiece(scene: Scene) -> View | None:

@@ -13,6 +13,7 @@ from render.training.checkpoint import load_checkpoint, load_latest
 from render.training.runfolder import find_runs, is_run, read_config
 
 DEFAULT_ROOT = Path("runs")
+_ENTRIES = {"step", "trainer", "k", "best_val"}  # of a checkpoint, besides its options
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,20 @@ def resolve_resume(options: Options, log: Callable[[str], None]) -> Resume:
                 f"--resume {named}: expected latest, a run folder or a checkpoint, found none."
             )
         path, content = load_latest(run / "checkpoints", log)
-    return Resume(run, path, content, merge(options, content["options"]))
+    if not (isinstance(content.get("options"), dict) and content.keys() >= _ENTRIES):
+        raise UserError(f"{path}: expected a whole run's checkpoint, found one with parts missing.")
+    if options.out is not None and options.resume != "latest":
+        raise UserError(
+            f"--out {options.out}: a continued run stays in its folder, {run}; leave --out out."
+        )
+    return Resume(run, path, content, merge(options, content["options"] | {"k": content["k"]}))
 
 
 def merge(asked: Options, saved: dict[str, Any]) -> Options:
     """The run's own options with what was asked for now on top.
 
-    Only options that differ from their defaults count as asked for.
+    Options that differ from their defaults, or that the command line named, count as asked for. A
+    new budget replaces the run's own, else a run with ``--steps`` could not go on by ``--seconds``.
 
     Raises:
         UserError: one of :data:`app.options.IDENTITY` was asked to change.
@@ -63,18 +71,20 @@ def merge(asked: Options, saved: dict[str, Any]) -> Options:
     changed = {
         field.name: getattr(asked, field.name)
         for field in fields(Options)
-        if getattr(asked, field.name) != getattr(defaults, field.name)
+        if field.name in asked.given or getattr(asked, field.name) != getattr(defaults, field.name)
     }
     for name in IDENTITY:
         if name in changed and changed[name] != getattr(stored, name):
             flag = "set" if name == "settings" else name
             raise UserError(
                 f"--{flag} {changed[name]}: this run was trained with {getattr(stored, name)}; "
-                "leave the option away to continue it, or --resume to start another run."
+                f"leave --{flag} out to continue it, or leave --resume out to start another."
             )
     # What belongs to one call only does not come back with the run.
     once: dict[str, Any] = {"headless": False, "debug": False, "eval": False, "out": None}
     once |= {"render": None, "video": None, "ui_state": None, "exit_after": None}
+    if {"steps", "seconds"} & changed.keys():
+        once |= {"steps": None, "seconds": None}
     return replace(stored, **(once | changed))
 
 

@@ -50,6 +50,25 @@ def resolve_device(name: str, method: str) -> torch.device:
     return torch.device(name)
 
 
+def core_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def set_threads(method: str) -> None:
+    """Share the cores between torch and the kernels; see ``render/kbuffer/threads.py``."""
+    import torch
+
+    from render.kbuffer.threads import set_kernel_threads
+    from render.methods import method_class
+
+    cores = core_count()
+    set_kernel_threads(cores)
+    torch.set_num_threads(max(1, cores - 1) if method_class(method).small_operations else cores)
+
+
 def describe_device(device: torch.device) -> str:
     """One line about where the work is done."""
     import torch
@@ -58,7 +77,7 @@ def describe_device(device: torch.device) -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"CPU with {torch.get_num_threads()} threads, kernels {build.status()}"
+    return f"CPU with {core_count()} cores, kernels {build.status()}"
 
 
 def has_display() -> bool:

@@ -15,9 +15,10 @@ import torch
 import render
 from app.options import Options, apply_settings, parse_every
 from app.resume import DEFAULT_ROOT, Resume, resolve_resume
-from app.runtime import describe_device, resolve_device
+from app.runtime import describe_device, resolve_device, set_threads
 from render.errors import UserError
 from render.export.cloud import CloudRenderer
+from render.kbuffer.gaussians import MAX_LAYERS
 from render.methods import method_class
 from render.methods.base import Method
 from render.scenes.background import Background
@@ -83,8 +84,16 @@ def build(options: Options, log: Log) -> Workbench:
     method_options = apply_settings(cls.Options(), options.settings, options.k)
     parse_every(options.eval_every)
     device = resolve_device(options.device, options.method)
+    set_threads(options.method)
+    if method_options.k > MAX_LAYERS:
+        raise UserError(f"--k {method_options.k}: expected at most {MAX_LAYERS} layers.")
     if resume is None:
         runfolder.check_writable(options.out or DEFAULT_ROOT)
+        if options.out is not None:
+            runfolder.check_new(options.out)
+        for root in options.data_root:
+            if not root.expanduser().is_dir():
+                raise UserError(f"--data-root {root}: expected a folder of scenes, found none.")
 
     scene = _load_scene(options, cls.needs_points, log)
     options = _absolute(options)

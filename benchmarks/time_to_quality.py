@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.options import apply_settings
-from app.runtime import prepare_process
+from app.runtime import prepare_process, set_threads
 
 prepare_process()  # OpenMP and malloc settings must stand before torch is imported
 
@@ -112,6 +112,7 @@ def main(options: Options) -> None:
         table.add_column(f"{mark:g} s", justify="right")
     table.add_column("steps", justify="right")
     for name in options.methods:
+        set_threads(name)
         for k in options.k:
             cls = method_class(name)
             chosen = apply_settings(cls.Options(), options.set, k)

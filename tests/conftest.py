@@ -1,5 +1,22 @@
 """For all tests: the process settings of the program, before torch is imported."""
 
+from collections.abc import Iterator
+
+import pytest
+
 from app.runtime import prepare_process
 
 prepare_process()
+
+
+@pytest.fixture(autouse=True)
+def _thread_counts() -> Iterator[None]:
+    """A run sets the threads of the whole process; the next test starts from the defaults."""
+    import torch
+
+    from render.kbuffer.threads import set_kernel_threads
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+    set_kernel_threads(None)

@@ -52,7 +52,7 @@ def load_camera_path(path: Path) -> CameraPath:
         entries = data["cameras"] if own else data["camera_path"]
         if not 1 <= len(entries) <= MAX_FRAMES:
             raise ValueError(f"{len(entries)} cameras")
-        cameras = [Camera.from_json(e) if own else _nerfstudio(e, data) for e in entries]
+        cameras = [_camera(number, entry, data, own) for number, entry in enumerate(entries)]
         fps = float(data.get("fps", 24.0))
         _check(cameras, fps)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -64,10 +64,30 @@ def load_camera_path(path: Path) -> CameraPath:
     return CameraPath(cameras, fps)
 
 
+def _camera(number: int, entry: dict[str, Any], data: dict[str, Any], own: bool) -> Camera:
+    try:
+        return Camera.from_json(entry) if own else _nerfstudio(entry, data)
+    except KeyError as error:
+        raise ValueError(f"camera {number} without {error}") from error
+    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"camera {number} that cannot be used ({error})") from error
+
+
 def _nerfstudio(entry: dict[str, Any], data: dict[str, Any]) -> Camera:
+    kind = data.get("camera_type", "perspective")
+    if kind != "perspective":
+        raise ValueError(f"camera_type {kind} is not supported, only perspective")
     width, height = int(data["render_width"]), int(data["render_height"])
     pose = torch.tensor(entry["camera_to_world"], dtype=torch.float64).reshape(4, 4)
-    focal = 0.5 * height / math.tan(0.5 * math.radians(float(entry["fov"])))
+    fov = float(entry["fov"])
+    if not 0 < fov < 180:
+        raise ValueError(f"fov {fov:g} is not between 0 and 180 degrees")
+    rotation = pose[:3, :3]
+    if not torch.allclose(rotation.T @ rotation, torch.eye(3, dtype=torch.float64), atol=1e-3):
+        raise ValueError("camera_to_world is no rotation and translation")
+    if torch.linalg.det(rotation) < 0:
+        raise ValueError("camera_to_world mirrors the scene")
+    focal = 0.5 * height / math.tan(0.5 * math.radians(fov))
     K = intrinsics((focal, focal), (width / 2, height / 2))
     return Camera.from_opengl(pose, K, width, height)
 

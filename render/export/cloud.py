@@ -16,6 +16,8 @@ from render.scenes.types import Scene
 
 _NEIGHBOURS = 4  # the footprint of a point reaches to its 4th neighbour
 _SAMPLE = 2000  # points that the spacing is measured on
+_LARGEST = 0.1  # of the scene's radius, or the few points of a sparse cloud hide all others
+_FEW = 0.04  # of the scene's radius, where there are too few points to have a spacing
 
 
 class CloudRenderer:
@@ -33,7 +35,10 @@ class CloudRenderer:
             raise ValueError("a cloud renderer needs a scene with points")
         self.k = k
         self.xyz = scene.points.xyz
-        self.radius = point_radius(self.xyz)
+        extent = scene.bounds.radius
+        few = len(self.xyz) <= _NEIGHBOURS
+        self.radius = _FEW * extent if few else min(point_radius(self.xyz), _LARGEST * extent)
+        self.near = min(0.01, 0.01 * extent)  # clouds may be smaller than any fixed distance
         self.rgb = scene.points.rgb
         if self.rgb is None:
             height = self.xyz @ scene.up.float()
@@ -42,7 +47,9 @@ class CloudRenderer:
 
     def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
         """The K nearest points of every pixel and what each adds to it."""
-        kbuffer = rasterize(self.xyz, camera, k or self.k, radius=self.radius, mode="world")
+        kbuffer = rasterize(
+            self.xyz, camera, k or self.k, radius=self.radius, mode="world", near=self.near
+        )
         assert self.rgb is not None
         color = kbuffer.gather(self.rgb)
         # Opaque at the point's centre, nothing at the rim of its footprint.

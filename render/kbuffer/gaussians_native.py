@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from render.kbuffer import build
+from render.kbuffer.threads import kernel_threads
 
 _P, _I, _N = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 _ABI = {
@@ -44,7 +45,7 @@ def _call(name: str, *arguments: object) -> None:
     library = load()
     assert library is not None  # the caller has seen it
     pointers = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    status = getattr(library, name)(*pointers, torch.get_num_threads())
+    status = getattr(library, name)(*pointers, kernel_threads())
     if status == 2:
         raise MemoryError(f"{name}: not enough memory")
     if status != 0:
@@ -62,9 +63,7 @@ class Bins:
         assert library is not None
         self._free = library.gs_bins_free
         pointers = (splats.data_ptr(), depth.data_ptr(), extent.data_ptr())
-        self.pointer = library.gs_bins_make(
-            len(splats), *pointers, width, height, torch.get_num_threads()
-        )
+        self.pointer = library.gs_bins_make(len(splats), *pointers, width, height, kernel_threads())
         if not self.pointer:
             raise MemoryError(
                 f"not enough memory to sort {len(splats)} Gaussians into tiles of "

@@ -17,6 +17,7 @@ from render.kbuffer import gaussians_numba_kernels as kernels
 from render.kbuffer import gaussians_numba_project as projection
 from render.kbuffer.gaussians_numba_kernels import GEOMETRY, TILE
 from render.kbuffer.numba_impl import parallel_map, shares
+from render.kbuffer.threads import kernel_threads
 
 TileGradients = list[tuple[np.ndarray, np.ndarray]]  # ids [U], rows [U, 6 + C], in tile order
 
@@ -75,7 +76,7 @@ class Bins:
         bounds = (low[self.ids, 0], high[self.ids, 0], low[self.ids, 1], high[self.ids, 1])
         rects = np.stack(bounds, 1).astype(np.int32) // TILE  # [M, 4] tiles x0, x1, y0, y1
 
-        threads = torch.get_num_threads()
+        threads = kernel_threads()
         parts = shares(len(ids), threads)
         counts = np.zeros((threads, self.tiles), np.int64)
         parallel_map(
@@ -168,13 +169,13 @@ def _arrays(*tensors: Tensor) -> list[np.ndarray]:
 
 def _each_share(n: int, kernel: Callable[..., None], *arguments: object) -> None:
     """``kernel(begin, end, *arguments)`` on one part of n items per thread."""
-    threads = torch.get_num_threads()
+    threads = kernel_threads()
     parallel_map(threads, lambda _, a, b: kernel(a, b, *arguments), shares(n, threads))
 
 
 def _each_tile(tiles: int, kernel: Callable[..., object], *arguments: object) -> list:
     """Results of ``kernel(begin, end, *arguments)`` on runs of tiles, in tile order."""
-    threads = torch.get_num_threads()
+    threads = kernel_threads()
     # Several runs per thread, because tiles differ in their work.
     step = max(1, -(-tiles // (threads * 8))) if threads > 1 else tiles
     runs = [(a, min(a + step, tiles)) for a in range(0, tiles, step)]

@@ -18,6 +18,7 @@ from torch import Tensor
 from render.camera import Camera
 from render.kbuffer import build, native, torch_impl
 from render.kbuffer.axes import PixelAxis, pixel_axis, pytorch3d_pixel_centers
+from render.kbuffer.threads import kernel_threads
 from render.kbuffer.types import KBuffer
 
 __all__ = [
@@ -66,7 +67,7 @@ def rasterize(
             part. There, ``distance`` is the squared distance in pixels, at most 1/2.
         near: smallest camera z, >= 0, scene units.
         backend: ``auto`` takes the fastest there is, or ``$KBUFFERS_BACKEND``.
-        threads: default ``torch.get_num_threads()``.
+        threads: default :func:`~render.kbuffer.threads.kernel_threads`.
         out: a K-buffer of this size on CPU to write into and return. It saves the page faults of
             fresh memory, which for large images cost as much as the rasterisation.
 
@@ -170,7 +171,7 @@ def _run(
         result = found if out is None else _copy(found, out)
     else:
         result = _allocate(shape) if out is None else out
-        options["threads"] = threads or torch.get_num_threads()
+        options["threads"] = threads or kernel_threads()
         if name == "numba":
             from render.kbuffer import numba_impl
 

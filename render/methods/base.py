@@ -85,6 +85,7 @@ class Method(ABC):
     Options: ClassVar[type[MethodOptions]]
     needs_points: ClassVar[bool] = True
     gpu_ready: ClassVar[bool] = True  # False: `--device auto` stays on the CPU
+    small_operations: ClassVar[bool] = False  # True: torch gets one CPU thread less than cores
 
     options: MethodOptions
     device: torch.device

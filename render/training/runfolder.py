@@ -65,23 +65,16 @@ class RunFolder:
         Raises:
             UserError: it holds files already, or cannot be written.
         """
-        if exact and path.is_dir() and any(path.iterdir()):
-            raise UserError(
-                f"--out {path}: expected a new or empty folder, found files in it; "
-                "choose another, or continue that run with --resume."
-            )
-        candidate, number = path, 1
-        while not exact and candidate.exists():
-            number += 1
-            candidate = path.with_name(f"{path.name}-{number}")
-        run = cls(candidate)
+        if exact:
+            check_new(path)
         try:
+            run = cls(path if exact else _reserve(path))
             for folder in (run.checkpoints, run.images, run.video):
                 folder.mkdir(parents=True, exist_ok=True)
             run.log_path.touch()
         except OSError as error:
             raise UserError(
-                f"--out {candidate}: expected a folder that can be written, "
+                f"--out {path}: expected a folder that can be written, "
                 f"got: {error.strerror or error}."
             ) from error
         return run
@@ -141,7 +134,7 @@ class RunFolder:
         path = self.path / "metrics.csv"
         if not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [",".join(COLUMNS)]
         for line in lines[1:]:
             cells = line.split(",")
@@ -163,6 +156,36 @@ def default_path(root: Path, scene: str, method: str) -> Path:
     """``root/<scene>/<method>-<time>``, with names made safe for every file system."""
     safe = re.sub(r"[^\w.-]+", "_", scene).strip("._") or "scene"
     return root / safe / f"{method}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _reserve(path: Path) -> Path:
+    """Make ``path``, or the first of ``path-2``, ``path-3``, ... that nobody else has made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    candidate, number = path, 1
+    while True:
+        try:
+            candidate.mkdir()  # atomic: of two runs that start together one goes on to the next
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = path.with_name(f"{path.name}-{number}")
+
+
+def check_new(path: Path) -> None:
+    """Find out before any work whether a run may fill ``path``.
+
+    Raises:
+        UserError: there are files in it, or it cannot be looked into.
+    """
+    try:
+        full = path.is_dir() and any(path.iterdir())
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be looked into ({error.strerror}).") from error
+    if full:
+        raise UserError(
+            f"--out {path}: expected a new or empty folder, found files in it; "
+            "choose another, or continue that run with --resume."
+        )
 
 
 def check_writable(path: Path) -> None:

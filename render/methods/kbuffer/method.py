@@ -39,6 +39,7 @@ class KBufferMethod(Method):
     name: ClassVar[str] = "kbuffer"
     Options: ClassVar[type[MethodOptions]] = KBufferOptions
     gpu_ready: ClassVar[bool] = False  # the Gaussian kernels have no CUDA build yet
+    small_operations: ClassVar[bool] = True
     options: KBufferOptions
 
     def __init__(

@@ -74,8 +74,7 @@ def _split(
 ) -> None:
     """Replace each parent by two smaller children, one in its place and one in a dead row or new.
 
-    ``moved`` [D] are the dead rows to use first; the other children are appended. Adam's moments
-    of all children start at zero.
+    ``moved`` [D] are the dead rows to use first; the other children are appended.
     """
     old = {name: tensor.detach() for name, tensor in cloud.tensors().items()}
     children = {name: tensor[parents].clone() for name, tensor in old.items()}
