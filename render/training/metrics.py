@@ -81,7 +81,7 @@ class Lpips:
     def __init__(self, net: LpipsNet, device: torch.device) -> None:
         import warnings
 
-        import lpips
+        import lpips  # pyright: ignore[reportMissingImports]
 
         with warnings.catch_warnings():  # lpips 0.1.4 calls torchvision by its old keywords
             warnings.simplefilter("ignore")
