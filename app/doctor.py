@@ -11,12 +11,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import render
 from app.options import Options
+from app.output import make_console
 from app.runtime import has_display
 
 
@@ -40,7 +40,7 @@ def examine(options: Options) -> int:
         table.add_row(name, escape(_guarded(check)))
     table.add_row("Scenes", escape(_guarded(lambda: _scenes(options))))
     table.add_row("Kernel cache", escape(_guarded(_cache)))
-    Console(highlight=False).print(table)
+    make_console().print(table, soft_wrap=False)
     return 0
 
 

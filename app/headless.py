@@ -15,11 +15,12 @@ from typing import TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from app import products
 from app.options import DEFAULT_SECONDS, Options
+from app.output import make_console
 from app.runtime import describe_device, error_sentence, resolve_device
 from app.session import Cancelled, Session
 from app.snapshot import EvalPoint, Snapshot, State
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 LINE_SECONDS = 10.0  # between two lines where there is no terminal
 POLL_SECONDS = 0.2
+STATUS_WIDTH = 72  # characters of the numbers beside the bar
 _DONE = (State.FINISHED, State.FAILED, State.IDLE)
 
 
@@ -48,7 +50,7 @@ def run(options: Options) -> int:
     Raises:
         UserError: whatever went wrong, in a sentence; earlier checkpoints stay.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = make_console()
     products.check_video(options)
     if options.steps is None and options.seconds is None and options.resume is None:
         options = replace(options, seconds=DEFAULT_SECONDS)
@@ -138,24 +140,31 @@ def _train(session: Session, console: Console, interrupted: threading.Event) -> 
         console.print(f"Trained {report.step} steps in {report.seconds:.1f} s.")
 
 
-def _status(snapshot: Snapshot) -> str:
-    """The numbers of the status line."""
+def _status(snapshot: Snapshot, width: int = 1000) -> str:
+    """The numbers of the status line; the first ones are left out where they are too wide."""
     held_out = snapshot.evals[-1].result.psnr if snapshot.evals else math.nan
-    return (
-        f"{snapshot.steps_per_second:.1f} steps/s, loss {_number(snapshot.loss, '.4f')}, "
-        f"train {_number(snapshot.train_psnr, '.2f')} dB, held out {_number(held_out, '.2f')} dB, "
-        f"{_number(snapshot.eta, '.0f')} s left"
-    )
+    parts = [
+        f"{snapshot.steps_per_second:.1f} steps/s",
+        f"loss {_number(snapshot.loss, '.4f')}",
+        f"train {_number(snapshot.train_psnr, '.2f')}",
+        f"held out {_number(held_out, '.2f')} dB",
+        f"{_number(snapshot.eta, '.0f')} s left",
+    ]
+    while len(parts) > 1 and len(", ".join(parts)) > width:
+        del parts[0]
+    return ", ".join(parts)
 
 
 @contextmanager
 def _bar(console: Console) -> Iterator[Callable[[Snapshot], None]]:
     """One rich progress bar for a terminal."""
-    columns = (BarColumn(24), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console) as progress:
+    bar = max(6, min(24, console.width - STATUS_WIDTH))
+    with Progress(BarColumn(bar), TextColumn("{task.description}"), console=console) as progress:
         task = progress.add_task("", total=1.0)
         yield lambda snapshot: progress.update(
-            task, completed=snapshot.progress, description=_status(snapshot)
+            task,
+            completed=snapshot.progress,
+            description=_status(snapshot, console.width - bar - 2),
         )
 
 

@@ -192,14 +192,14 @@ class Session:
             self._load()
         except Cancelled:
             self._closed = True
-        except Exception as error:
+        except BaseException as error:  # no matter what: somebody waits for this thread
             self._fail(error)
         while not self._closed:
             try:
                 self._turn()
             except Cancelled:
                 continue
-            except Exception as error:
+            except BaseException as error:
                 self._fail(error)
         if self._snapshot.state is not State.FAILED:
             self._publish(state=State.IDLE)

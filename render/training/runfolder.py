@@ -109,7 +109,8 @@ class RunFolder:
     # ------------------------------------------------------------------ writing
     def log(self, text: str) -> None:
         """Append a line with its time of day to log.txt."""
-        with self.log_path.open("a", encoding="utf-8") as file:
+        # File names may hold bytes that are no text in any encoding.
+        with self.log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def write_json(self, name: str, data: dict[str, Any]) -> Path:
