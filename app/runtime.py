@@ -20,6 +20,9 @@ def prepare_process() -> None:
     shared with a window. Telling glibc to keep large blocks spares a third of the time of a CPU
     step, which otherwise goes into page faults.
     """
+    for name in ("stdout", "stderr"):  # None where the program was started without
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.platform == "linux":
         try:
