@@ -147,7 +147,7 @@ def _status(snapshot: Snapshot, width: int = 1000) -> str:
         f"{snapshot.steps_per_second:.1f} steps/s",
         f"loss {_number(snapshot.loss, '.4f')}",
         f"train {_number(snapshot.train_psnr, '.2f')}",
-        f"held out {_number(held_out, '.2f')} dB",
+        f"held out {_number(held_out, '.2f dB')}",
         f"{_number(snapshot.eta, '.0f')} s left",
     ]
     while len(parts) > 1 and len(", ".join(parts)) > width:
@@ -159,7 +159,8 @@ def _status(snapshot: Snapshot, width: int = 1000) -> str:
 def _bar(console: Console) -> Iterator[Callable[[Snapshot], None]]:
     """One rich progress bar for a terminal."""
     bar = max(6, min(24, console.width - STATUS_WIDTH))
-    with Progress(BarColumn(bar), TextColumn("{task.description}"), console=console) as progress:
+    columns = (BarColumn(bar, finished_style="green"), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=1.0)
         yield lambda snapshot: progress.update(
             task,
@@ -298,4 +299,7 @@ def _say_interrupted(session: Session, console: Console) -> None:
 
 
 def _number(value: float, form: str) -> str:
-    return "-" if value != value else format(value, form)
+    if value != value:
+        return "-"
+    form, _, unit = form.partition(" ")
+    return f"{value:{form}} {unit}".rstrip()

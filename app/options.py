@@ -298,9 +298,11 @@ def _one_sentence(box: str) -> str:
     """The message inside the box that tyro draws around an error."""
     rows = [row.strip(" │|") for row in box.splitlines()]
     rows = [row for row in rows if row and not row.startswith(("╭", "╰"))]
+    if "╭" not in box:  # without UTF-8 the title has a line of its own, and a rule below it
+        rows = rows[2:]
     text: list[str] = []
     for row in rows:
-        if row.startswith(("─", "Got errors", "For full helptext")):
+        if row.startswith(("─", "---", "Got errors", "For full helptext")):
             break
         text.append(row)
     sentence = " ".join(text).replace("{None}|", "").rstrip(".")

@@ -124,11 +124,13 @@ class Training:
 
         protocol = house_protocol(scene.background, lpips_net=lpips.net if lpips else "none")
         result = evaluate(self.method, scene.split("test"), protocol, lpips=lpips, on_image=each)
-        point = EvalPoint(
-            self.trainer.step_count, self.trainer.seconds, result, self._measure_val()
-        )
+        look_only = self.bench.look_only
+        val_psnr = None if look_only else self._measure_val()
+        point = EvalPoint(self.trainer.step_count, self.trainer.seconds, result, val_psnr)
         self._history = (*self._history, point)
         self._publish(evals=self._history)
+        if look_only:
+            return point
         self._write_row(point)
         if point.val_psnr is not None and point.val_psnr > self.bench.best_val:
             self.bench.best_val = point.val_psnr

@@ -46,6 +46,7 @@ class Workbench:
     trainer: Trainer | None
     renderer: Method | CloudRenderer
     best_val: float = -math.inf  # highest PSNR on the val split so far
+    look_only: bool = False  # a checkpoint to measure or to look at: the run's records stay
 
     def save(self, *, best: bool = False) -> Path:
         """Write a checkpoint of the present step.
@@ -110,10 +111,14 @@ def build(options: Options, log: Log) -> Workbench:
             _restore(trainer, resume, scene)
     else:
         renderer = CloudRenderer(scene, method_options.k)
-    folder = _open_folder(options, resume, scene)
+    look_only = resume is not None and (options.eval or options.render is not None)
+    folder = _open_folder(options, resume, scene, look_only)
     bench = Workbench(options, scene, device, folder, method, trainer, renderer)
     if resume is not None:
         bench.best_val = float(resume.content["best_val"])
+    if look_only:
+        bench.look_only = True
+        return bench
     config = {
         "options": options.to_json(),
         "method_options": _plain(asdict(method_options)),
@@ -144,10 +149,13 @@ def _load_scene(options: Options, needs_points: bool, log: Log) -> Scene:
     )
 
 
-def _open_folder(options: Options, resume: Resume | None, scene: Scene) -> RunFolder:
+def _open_folder(
+    options: Options, resume: Resume | None, scene: Scene, look_only: bool
+) -> RunFolder:
     if resume is not None:
         folder = RunFolder.open(resume.run)
-        folder.truncate_metrics(int(resume.content["step"]))
+        if not look_only:  # what comes after the checkpoint will be trained again
+            folder.truncate_metrics(int(resume.content["step"]))
         return folder
     if options.out is not None:
         return RunFolder.create(options.out, exact=True)

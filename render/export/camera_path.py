@@ -43,7 +43,7 @@ def load_camera_path(path: Path) -> CameraPath:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected a camera path as JSON, got: {error}.") from error
     try:
         if not isinstance(data, dict):

@@ -178,6 +178,8 @@ def _scale(
 
 def _ticks(near: float, far: float) -> list[str]:
     digits = max(0, 2 - math.floor(math.log10(far - near)))
+    if digits > 5 or max(abs(near), abs(far)) >= 1e6:  # would not fit beside the scale
+        return [f"{value:.4g}" for value in (near, (near + far) / 2, far)]
     return [f"{value:.{digits}f}" for value in (near, (near + far) / 2, far)]
 
 

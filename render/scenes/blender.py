@@ -103,6 +103,8 @@ def _load_json(path: Path) -> dict[str, Any]:
             f"{path}: line {error.lineno}, column {error.colno}: not valid json ({error.msg}); "
             "mend that line or write the file again."
         ) from error
+    except RecursionError as error:
+        raise UserError(f'{path}: expected a list "frames", found endless nesting.') from error
     frames = data.get("frames") if isinstance(data, dict) else None
     if not isinstance(frames, list) or not frames:
         found = "no such list" if not isinstance(frames, list) else "an empty list"

@@ -139,8 +139,18 @@ def _read_photos(path: Path, downscale: float) -> Photos:
     else:
         found = f'a file of type "{path.suffix}"'
     raise UserError(
-        f"{path}: this is no scene that can be read: expected {expected}; found {found}."
+        f"{path}: this is no scene that can be read: expected {expected}; found {found}"
+        f"{_known_layout(path)}."
     )
+
+
+def _known_layout(path: Path) -> str:
+    """What a folder is that other programs read and this one does not yet."""
+    if any(path.glob("sparse/**/cameras.*")) or (path / "cameras.bin").is_file():
+        return "; COLMAP models are not supported yet: convert them to a transforms.json"
+    if (path / "cameras.npz").is_file() or (path / "cameras_sphere.npz").is_file():
+        return "; DTU scenes (cameras.npz) are not supported yet: convert them to transforms.json"
+    return ""
 
 
 def _complete_splits(photos: Photos, notes: _Notes) -> dict[SplitName, list[int]]:
@@ -153,8 +163,11 @@ def _complete_splits(photos: Photos, notes: _Notes) -> dict[SplitName, list[int]
     if not splits["test"]:
         train = splits["train"]
         kept, held = hold_out(len(train))
-        splits["train"] = [train[i] for i in kept]
         splits["test"] = [train[i] for i in held]
+        held_images = {photos.views[i].path for i in splits["test"]} - {None}
+        # A file may list an image twice: what is held out is not trained on.
+        kept = [i for i in kept if photos.views[train[i]].path not in held_images] or kept
+        splits["train"] = [train[i] for i in kept]
         if held:
             notes.add(
                 f"No test split: every 8th of the {len(train)} training views is held out as test "

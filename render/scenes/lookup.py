@@ -79,6 +79,8 @@ def scene_names(data_roots: Sequence[Path], is_scene: Callable[[Path], bool]) ->
 
 
 def _nearby(path: Path) -> str:
+    if path.is_symlink():
+        return f"; it is a link to {os.readlink(path)}"
     near = difflib.get_close_matches(path.name, [c.name for c in _children(path.parent)], n=2)
     if near:
         return f"; beside it there is {' and '.join(near)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -70,7 +71,13 @@ def test_positional_paths_are_sorted_by_what_they_are(tmp_path: Path) -> None:
         ("--foo 3", "--foo"),
         ("--k x", "--k"),
         ("--k 0", "--k 0: expected a number above 0"),
+        ("--k 1.5", "--k 1.5: expected a whole number"),
         ("--seconds nan", "--seconds nan"),
+        ("--seconds inf", "--seconds inf"),
+        ("--downscale 0.5", "--downscale 0.5: expected a factor of at least 1"),
+        ("--downscale inf", "--downscale inf"),
+        ("--seed -1", "--seed -1"),
+        ("--seed 99999999999999999999", "from 0 to"),
         ("--background green", "'white', 'black', 'random'"),
         ("--eval-every soon", "30s"),
         ("--eval-every 0", "30s"),
@@ -157,9 +164,28 @@ def test_user_mistakes(run: Run, tiny_scene: Path, tmp_path: Path) -> None:
     fails(run("--resume", "latest"), "latest")
     fails(run("--resume", str(tmp_path / "missing")), "missing")
     fails(run(*scene, "--method", "fake", "--video", "v.avi"), ".mp4")
+    (tmp_path / "v.mp4").mkdir()
+    fails(run(*scene, "--method", "fake", "--video", str(tmp_path / "v.mp4")), "v.mp4", "folder")
+    fails(run(*scene, "--method", "fake", "--k", "99"), "--k 99", "at most 64")
+    fails(run(*scene, "--method", "fake", "--data-root", str(tmp_path / "gone")), "gone")
     (tmp_path / "path.json").write_text("{}")
     fails(run(*scene, "--method", "fake", "--render", str(tmp_path / "path.json")), "path.json")
     fails(run(*scene, "--method", "fake", "--set", "fail_at=2"), "told to fail")
+
+
+def test_failed_picture_is_one_sentence_and_the_training_is_kept(
+    run: Run, tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "kbuffer.png")
+
+    monkeypatch.setattr(products, "draw_montage", full_disk)
+    out = tmp_path / "out"
+    fails(
+        run("--scene", str(tiny_scene), "--method", "fake", "--steps", "2", "--out", str(out)),
+        "K-buffer montage: kbuffer.png: No space left",
+    )
+    assert (out / "checkpoints" / "step_0000002.pt").is_file()
 
 
 def test_debug_shows_the_traceback(run: Run, tmp_path: Path) -> None:
@@ -210,6 +236,21 @@ def test_headless_run_writes_everything(run: Run, tiny_scene: Path, tmp_path: Pa
         "frame_00000.png",
         "frame_00001.png",
     ]
+
+
+def test_looking_at_an_old_checkpoint_leaves_the_records(
+    run: Run, tiny_scene: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    start = ("--scene", str(tiny_scene), "--method", "fake", "--out", str(out), "--steps", "4")
+    assert run(*start)[0] == 0
+    assert run("--resume", str(out), "--steps", "8")[0] == 0
+    before = {p: (out / p).read_bytes() for p in ("metrics.csv", "config.json")}
+    old = str(out / "checkpoints" / "step_0000004.pt")
+    assert run("--resume", old, "--eval")[0] == 0
+    assert json.loads((out / "eval.json").read_text())["step"] == 4
+    assert {p: (out / p).read_bytes() for p in before} == before
+    assert (out / "checkpoints" / "latest").read_text() == "step_0000008.pt\n"
 
 
 def test_cloud_alone_gives_montage_and_orbit(run: Run, tmp_path: Path) -> None:

@@ -165,6 +165,16 @@ def test_divergence_is_told(options: Options) -> None:
     closed(session)
 
 
+def test_no_exception_leaves_anybody_waiting(options: Options) -> None:
+    def log(text: str) -> None:
+        raise SystemExit(1)  # as rich does when its pipe is closed
+
+    session = Session(options, autostart=False, log=log)
+    session.open()
+    assert session.wait([State.READY, State.FAILED], SECONDS).state is State.FAILED
+    closed(session)
+
+
 def test_missing_scene_fails_with_the_sentence(options: Options, tmp_path: Path) -> None:
     session = opened(replace(options, scene=str(tmp_path / "nowhere" / "at-all")))
     snapshot = session.snapshot()

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from render.export.images import colorize, save_image, side_by_side, to_uint8
-from render.export.montage import cumulative, montage
+from render.export.montage import _ticks, cumulative, montage
 from render.kbuffer import KBuffer
 from render.methods.base import Inspection
 
@@ -63,6 +63,11 @@ def test_montage_of_any_shape(layers: int, size: tuple[int, int]) -> None:
         pictures=[("render", picture), ("photo", picture)],
     )
     assert page.mode == "RGB" and 600 < page.width < 2400
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1.0, 1e20])
+def test_depth_scale_fits_its_column_at_any_unit(scale: float) -> None:
+    assert max(len(text) for text in _ticks(3.5 * scale, 4.5 * scale)) < 10
 
 
 def test_montage_marks_empty_slots_and_orders_depth() -> None:

@@ -18,6 +18,7 @@ from render.export.camera_path import CameraPath, load_camera_path, save_camera_
 from render.export.cloud import CloudRenderer, frame_cloud, point_radius
 from render.export.video import RenderFrame, fit_budget, write_video
 from render.scenes.background import Background
+from render.scenes.bounds import bounds_of_points
 from render.scenes.types import Bounds, PointCloud, Scene
 
 
@@ -111,6 +112,41 @@ def cloud_scene(rgb: torch.Tensor | None = None) -> Scene:
     )
     bounds = Bounds(torch.zeros(3, dtype=torch.float64), 1.0, 0.1, 10.0)
     return Scene("ball", [], {}, PointCloud(xyz, rgb), Background(), bounds)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fov": 0},
+        {"fov": 180},
+        {"camera_to_world": [-1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 4, 0, 0, 0, 1]},  # mirrors
+        {"camera_to_world": [2, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 4, 0, 0, 0, 1]},  # scales
+    ],
+)
+def test_cameras_that_cannot_be_are_named(tmp_path: Path, changed: dict[str, object]) -> None:
+    good = {"camera_to_world": torch.eye(4).flatten().tolist(), "fov": 50}
+    data = {"render_width": 8, "render_height": 6, "camera_path": [good, good]}
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    assert len(load_camera_path(tmp_path / "p.json").cameras) == 2
+    data["camera_path"] = [good, good | changed]
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match="camera 1 that cannot be used"):
+        load_camera_path(tmp_path / "p.json")
+    data |= {"camera_path": [good], "camera_type": "fisheye"}
+    (tmp_path / "p.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match="fisheye"):
+        load_camera_path(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e6])
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_clouds_of_a_few_points_are_seen_at_any_scale(scale: float, count: int) -> None:
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)[:count] * scale
+    cloud = PointCloud(corners, None)
+    scene = Scene("few", [], {}, cloud, Background(), bounds_of_points(corners))
+    index = CloudRenderer(scene, 8).inspect(frame_cloud(scene, 160, 120)).kbuffer.index
+    assert len(index.unique()) == count + 1  # every point, and none
+    assert float((index[..., 0] >= 0).float().mean()) < 0.1 * count
 
 
 def test_cloud_is_framed_and_rendered() -> None:

@@ -91,6 +91,31 @@ def test_unknown_names(make_scene: MakeScene, nowhere: Path, tmp_path: Path) -> 
         load_scene("xyzzy", data_roots=roots)
     with pytest.raises(UserError, match="beside it there is bulldozer"):
         load_scene(tmp_path / "root" / "bulldozr")
+    (tmp_path / "root" / "link").symlink_to("gone")
+    with pytest.raises(UserError, match="it is a link to gone"):
+        load_scene(tmp_path / "root" / "link")
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("sparse/0/cameras.bin", "COLMAP"), ("cameras_sphere.npz", "DTU")]
+)
+def test_layouts_that_are_not_read_yet_are_named(tmp_path: Path, file: str, said: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_bytes(b"")
+    with pytest.raises(UserError, match=f"{said}.* not supported yet"):
+        load_scene(tmp_path)
+
+
+def test_image_that_is_listed_twice_is_not_trained_on_when_held_out(
+    make_scene: MakeScene,
+) -> None:
+    folder = make_scene({"train": 4}, size=4)
+    path = folder.path / "transforms_train.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps(data | {"frames": data["frames"] * 2}))
+    scene = load_scene(folder.path, needs_points=False)
+    held = {view.path for view in scene.split("test")}
+    assert held and not held & {view.path for view in scene.split("train")}
 
 
 # ------------------------------------------------------------------ which points

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.options import Options
+from app.options import Options, parse
 from app.session import Session
 from app.snapshot import State
 from app.workbench import Workbench, build
 from render.errors import UserError
 from render.methods import method_names
-from render.training.checkpoint import load_checkpoint
+from render.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.fakes import FakeOptions
 
 pytestmark = pytest.mark.usefixtures("fake_method")
@@ -92,6 +92,33 @@ def test_resume_keeps_what_the_run_is(tiny_scene: Path) -> None:
     resumed = build(Options(resume="latest", steps=99, eval_every="50"), print)
     assert resumed.options.steps == 99 and resumed.options.seed == 3
     assert resumed.options.eval_every == "50"
+
+
+def test_what_the_command_line_names_counts_even_if_it_is_the_default(tiny_scene: Path) -> None:
+    run = str(trained_run(tiny_scene).folder.path)  # with seed 3
+    with pytest.raises(UserError, match="--seed 0: this run was trained with 3"):
+        build(parse(["--resume", run, "--seed", "0"]), print)
+    with pytest.raises(UserError, match="--k 4: this run was trained with 3"):
+        build(parse(["--resume", run, "--k", "4"]), print)
+    assert build(parse(["--resume", run, "--k", "3", "--seed=3"]), print).options.seed == 3
+    with pytest.raises(UserError, match="leave --out out"):
+        build(parse(["--resume", run, "--out", "elsewhere"]), print)
+
+
+def test_new_budget_replaces_the_old_one(tiny_scene: Path) -> None:
+    bench = build(replace(options_for("fake", tiny_scene), steps=5), print)
+    losses(bench, 5)
+    path = str(bench.save())
+    assert build(Options(resume=path), print).options.steps == 5
+    resumed = build(Options(resume=path, seconds=9.0), print).options
+    assert (resumed.steps, resumed.seconds) == (None, 9.0)
+
+
+def test_checkpoint_with_parts_missing(tiny_scene: Path) -> None:
+    bench = trained_run(tiny_scene)
+    save_checkpoint(bench.folder.checkpoints, {"step": 9, "options": bench.options.to_json()})
+    with pytest.raises(UserError, match="parts missing"):
+        build(Options(resume=str(bench.folder.path)), print)
 
 
 def test_changed_scene_is_refused(tiny_scene: Path) -> None:

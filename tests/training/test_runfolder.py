@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,18 @@ def test_default_gets_a_number_and_a_named_folder_is_an_error(tmp_path: Path) ->
         RunFolder.create(tmp_path / "run", exact=True)
     (tmp_path / "empty").mkdir()
     assert RunFolder.create(tmp_path / "empty", exact=True).images.is_dir()
+
+
+def test_runs_that_start_together_get_folders_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        runs = pool.map(lambda _: RunFolder.create(tmp_path / "s" / "run", exact=False), range(8))
+    assert len({run.path for run in runs}) == 8
+
+
+def test_log_takes_names_that_are_no_text(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", exact=True)
+    run.log("scene b\udcfcro")
+    assert "scene b\\udcfcro" in run.log_path.read_text()
 
 
 def test_unwritable_places(tmp_path: Path) -> None:
