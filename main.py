@@ -53,13 +53,18 @@ def _dispatch(options: Options) -> int:
         return examine(options)
 
     from app import headless
-    from app.runtime import has_display
 
-    if not options.headless:
-        if has_display():
-            print("The window is not part of this version; continuing headless.")
+    if not options.headless and not options.eval and options.render is None:
+        from app.native import NoWindow, start
+
+        try:
+            native = start()
+        except NoWindow as error:
+            print(f"{error} Continuing headless.")
         else:
-            print("No display found (DISPLAY is not set); continuing headless.")
+            from app import window
+
+            return window.run(options, native)
     return headless.run(options)
 
 

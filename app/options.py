@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ class Options:
 
     # One line each: --help would keep the line breaks of longer ones.
     sources: Annotated[Positional[tuple[str, ...]], arg(metavar="[PATH ...]")] = ()
-    """Scene folder, file or name; a run or checkpoint to continue; a point cloud to train from."""
+    """Scene folder, file or name; run or checkpoint to continue; point cloud; camera path."""
     scene: Annotated[str | None, arg(metavar="PATH|NAME")] = None
     """Scene folder, file or name; names are looked up in the data roots and bundled scenes."""
     method: Annotated[str, arg(metavar="NAME")] = "kbuffer"
@@ -274,15 +275,19 @@ def _sort_sources(options: Options) -> Options:
     scenes: list[str] = [] if options.scene is None else [options.scene]
     clouds: list[str] = []
     for source in options.sources:
-        path = Path(source)
-        if path.suffix == ".pt" or (path / "checkpoints").is_dir():
-            if options.resume not in (None, source):
+        kind, place = _kind(source)
+        if kind in ("run", "checkpoint"):
+            if options.resume not in (None, place):
                 raise UserError(f"{source}: a run to continue was given twice.")
-            options = replace(options, resume=source)
-        elif path.suffix.lower() in (".ply", ".npy", ".npz", ".xyz", ".txt"):
-            clouds.append(source)
+            options = replace(options, resume=place)
+        elif kind == "camera_path":
+            if options.render is not None:
+                raise UserError(f"{source}: expected one camera path, found a second one.")
+            options = replace(options, render=Path(place))
+        elif kind == "cloud":
+            clouds.append(place)
         else:
-            scenes.append(source)
+            scenes.append(place)
     if clouds and (scenes or options.resume):
         if options.points is not None or len(clouds) > 1:
             raise UserError(f"{clouds[-1]}: expected one point cloud, found a second one.")
@@ -292,6 +297,28 @@ def _sort_sources(options: Options) -> Options:
     if len(scenes) > 1:
         raise UserError(f"{scenes[1]}: expected one scene, found a second one ({scenes[0]}).")
     return replace(options, sources=(), scene=scenes[0] if scenes else None)
+
+
+def _kind(source: str) -> tuple[str, str]:
+    """What ``source`` is and where: by content, or by its name where there is no such file."""
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if os.path.lexists(path.expanduser() if source.startswith("~/") else path):
+        from app.opening import recognise  # imports torch
+
+        plain_name = len(path.parts) == 1 and not suffix  # perhaps a scene somewhere else
+        try:
+            found = recognise(path, look_inside=not plain_name)
+        except UserError:
+            if not plain_name:
+                raise
+            return "scene", source
+        return found.kind, source if found.path == path else str(found.path)
+    if suffix == ".pt":
+        return "checkpoint", source
+    if suffix in (".ply", ".npy", ".npz", ".xyz", ".txt"):
+        return "cloud", source
+    return "scene", source
 
 
 def _one_sentence(box: str) -> str:

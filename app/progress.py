@@ -66,6 +66,19 @@ class Curve:
         return True
 
 
+class StageTimes:
+    """Smoothed milliseconds by stage, for the panel."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, float] = {}
+
+    def add(self, times: dict[str, float]) -> dict[str, float]:
+        """Count new ones; returns all, a copy."""
+        for name, value in times.items():
+            self._times[name] = _smooth(self._times.get(name, math.nan), value)
+        return dict(self._times)
+
+
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from app.options import IDENTITY, Options, from_json
 from render.errors import UserError
-from render.training.checkpoint import load_checkpoint, load_latest
-from render.training.runfolder import find_runs, is_run, read_config
+from render.training.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    load_latest,
+    step_of,
+)
+from render.training.runfolder import RunFolder, find_runs, is_run, read_config
 
 DEFAULT_ROOT = Path("runs")
 _ENTRIES = {"step", "trainer", "k", "best_val"}  # of a checkpoint, besides its options
@@ -88,15 +93,51 @@ def merge(asked: Options, saved: dict[str, Any]) -> Options:
     return replace(stored, **(once | changed))
 
 
+@dataclass(frozen=True)
+class LastRun:
+    """A run that can be gone on with; ``checkpoint`` is its newest one.
+
+    Args:
+        step: of the checkpoint; None when it was renamed.
+        when: time it was saved, in seconds since the epoch.
+        seconds: of training until then; None when metrics.csv does not say.
+    """
+
+    run: Path
+    checkpoint: Path
+    step: int | None
+    when: float
+    seconds: float | None
+
+
+def last_run(scene: str | Path | None = None, root: Path = DEFAULT_ROOT) -> LastRun | None:
+    """The run in ``root`` that trained last, of ``scene`` (a name or path) if given; None: none.
+
+    Reads small text files and names only, no checkpoint.
+    """
+    run = next(_runs(None if scene is None else str(scene), root), None)
+    if run is None:
+        return None
+    try:
+        checkpoint = list_checkpoints(run / "checkpoints")[0]
+        when = checkpoint.stat().st_mtime
+    except (OSError, IndexError):  # removed at this moment
+        return None
+    return LastRun(run, checkpoint, step_of(checkpoint), when, RunFolder(run).trained_seconds())
+
+
 def _newest_run(options: Options) -> Path:
     root = options.out or DEFAULT_ROOT
-    runs = find_runs(root)
-    if options.scene is not None:
-        runs = [run for run in runs if _is_of_scene(run, options.scene)]
-    if not runs:
+    run = next(_runs(options.scene, root), None)
+    if run is None:
         of = f" of scene {options.scene}" if options.scene else ""
         raise UserError(f"--resume latest: expected a run{of} in {root}, found none.")
-    return runs[0]
+    return run
+
+
+def _runs(scene: str | None, root: Path) -> Iterator[Path]:
+    """Run folders in ``root``, the one that trained last first."""
+    return (run for run in find_runs(root) if scene is None or _is_of_scene(run, scene))
 
 
 def _is_of_scene(run: Path, scene: str) -> bool:

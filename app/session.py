@@ -9,29 +9,34 @@ and the headless run drive the same class. An exception in the worker becomes th
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from app.options import Options, parse_every
-from app.runtime import error_sentence
-from app.snapshot import EvalPoint, Snapshot, State, ViewRequest, ViewResult, to_cpu
+from app.progress import StageTimes
+from app.runtime import describe_device, error_sentence
+from app.snapshot import EvalPoint, Snapshot, State, Sweep, ViewRequest
 from app.training import Training
+from app.views import picture, same_picture, sweep
 from app.workbench import Workbench, build
 from render.errors import UserError
-from render.methods.base import Inspection, Render
+from render.scenes.types import Scene
 from render.training.evaluation import OnImage
 from render.training.metrics import Lpips
 
 T = TypeVar("T")
 
-LIVE_OPTIONS = ("steps", "seconds", "eval_every")
+SCALES = {"lr_scale": "rates", "loss_scale": "loss_weights"}  # and what they scale in a snapshot
+LIVE_OPTIONS = ("steps", "seconds", "eval_every", *SCALES)
+HOLD_SECONDS = 0.25  # that training waits for the next picture of a moving camera
 
 
 class Cancelled(Exception):
@@ -45,6 +50,16 @@ class Session:
         options: what to load and how long to train.
         autostart: train as soon as everything is loaded.
         log: called from the worker with every sentence for the user.
+        scene: one that was loaded before, ``other.bench.scene``: what it shares with the scene
+            of ``options`` is not loaded again.
+
+    Attributes:
+        view_share: share of the worker's time that pictures may take while it trains.
+        pause_while_moving: pictures of a moving camera come at once, and training waits for the
+            next one; else they too have only their share.
+        bench: for jobs of the worker (see :meth:`submit`). Others may read its options and, once
+            the session is ready, its scene and folder, which never change.
+        exception: what is behind the ``error`` of the snapshot.
     """
 
     def __init__(
@@ -53,16 +68,22 @@ class Session:
         *,
         autostart: bool = True,
         log: Callable[[str], None] | None = None,
+        scene: Scene | None = None,
     ) -> None:
         self.options = options
-        self.view_share = 0.5  # of the worker's time that pictures may take while it trains
-        self.bench: Workbench | None = None  # touched by the worker only, see submit()
-        self.exception: BaseException | None = None  # behind `error`, for --debug
+        self.view_share = 0.5
+        self.pause_while_moving = True
+        self.bench: Workbench | None = None
+        self.exception: BaseException | None = None
         self._training: Training | None = None
         self._autostart = autostart
         self._log = log or (lambda text: None)
         self._steps_left: int | None = None  # of step(count)
-        self._view_not_before = 0.0
+        self._known = scene
+        self._stages = StageTimes()
+        self._view_not_before = -math.inf  # time.monotonic() before which the share is used up
+        self._hold_until = -math.inf  # time.monotonic() until which training waits for pictures
+        self._sweep: Iterator[Sweep | None] | None = None  # of the picture in the snapshot
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._request: deque[ViewRequest] = deque(maxlen=1)  # newest wins
         self._snapshot = Snapshot()
@@ -104,6 +125,9 @@ class Session:
     def set_option(self, name: str, value: Any) -> None:
         """Change one of :data:`LIVE_OPTIONS` for the rest of the run.
 
+        ``lr_scale`` and ``loss_scale`` take factors by name, {"means": 0.5}, of the parameter
+        groups or loss terms that ``snapshot().scales`` names; others keep theirs.
+
         Raises:
             UserError: another option, or a value that cannot be.
         """
@@ -111,9 +135,29 @@ class Session:
             raise UserError(f"{name}: only {', '.join(LIVE_OPTIONS)} can be changed in a run.")
         if name == "eval_every":
             parse_every(value)
+        elif name in SCALES:
+            value = self._checked_scales(name, value)
         elif value is not None and not value > 0:
             raise UserError(f"{name}: expected a number above 0, found {value}.")
         self._commands.put(lambda: self._trained().set_option(name, value))
+
+    def _checked_scales(self, name: str, value: Any) -> dict[str, float]:
+        known = getattr(self._snapshot, SCALES[name])
+        for key, factor in value.items():
+            if key not in known:
+                names = ", ".join(known) or "none so far"
+                raise UserError(f"{name}: expected a name among {names}, found {key}.")
+            if not 0 <= factor < math.inf:
+                raise UserError(f"{name} of {key}: expected a number from 0, found {factor}.")
+        return {key: float(factor) for key, factor in value.items()}
+
+    @property
+    def options_in_use(self) -> Options:
+        """The options of the run: with a resumed run's own and with what was changed since.
+
+        Another session of the same kind starts from these, with another ``out``.
+        """
+        return self.options if self.bench is None else self.bench.options
 
     def request_view(self, request: ViewRequest) -> None:
         """Ask for a picture; it appears as ``snapshot().view``."""
@@ -161,18 +205,22 @@ class Session:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the worker to end; false when it did not in time."""
-        self._thread.join(timeout)
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     # ------------------------------------------------------------------ for jobs on the worker
     def check(self) -> None:
-        """For long jobs, between two pieces of work.
+        """For long jobs, between two pieces of work: shows what the window asked for meanwhile.
 
         Raises:
             Cancelled: the session is closing.
         """
         if self._closing.is_set():
             raise Cancelled
+        if self.bench is not None and threading.current_thread() is self._thread:
+            self._serve_view()
+            self._go_on_sweeping()
 
     def measure(self, *, lpips: Lpips | None = None, on_image: OnImage | None = None) -> EvalPoint:
         """:meth:`app.training.Training.measure`."""
@@ -181,6 +229,8 @@ class Session:
     def note(self, text: str) -> None:
         """A sentence for the user: log, run folder, snapshot."""
         self._publish(notes=(*self._snapshot.notes, text))
+        if self._snapshot.state is State.LOADING:
+            self._publish(loading=text)
         self._log(text)
         if self.bench is not None:
             self.bench.folder.log(text)
@@ -201,6 +251,7 @@ class Session:
                 continue
             except BaseException as error:
                 self._fail(error)
+        self._sweep = None
         if self._snapshot.state is not State.FAILED:
             self._publish(state=State.IDLE)
         self._refuse_jobs()
@@ -220,33 +271,60 @@ class Session:
             self.check()
             self.note(text)
 
-        bench = build(self.options, log)
+        bench = build(self.options, log, known=self._known, check=self.check)
+        self._known = None
         for note in self._snapshot.notes:  # the run folder came after them
             bench.folder.log(note)
         if bench.trainer is not None:
-            self._training = Training(bench, self._publish, self.check)
+            self._training = Training(bench, self._publish, self.check, self._stages)
         self.bench = bench
-        self._publish(state=State.READY)
+        scene = bench.scene
+        self._publish(
+            state=State.READY,
+            loading=None,
+            folder=str(bench.folder.path),
+            scene_name=scene.name,
+            method=bench.options.method if bench.method else "",
+            k=bench.layers,
+            device=describe_device(bench.device),
+            views={name: len(indices) for name, indices in scene.splits.items()},
+            points=0 if scene.points is None else len(scene.points),
+            sizes=bench.method.describe() if bench.method else {},
+        )
         if self._autostart and self._training is not None:
             self._start()
 
     def _turn(self) -> None:
         """Commands first, then a picture, then one training step."""
-        running = self._snapshot.state is State.RUNNING
-        self._carry_out(block=not running and not self._request)
+        self._carry_out(self._spare_seconds())
         if self._closed:
             return
         self._serve_view()
-        if self._snapshot.state is State.RUNNING:
+        if self._sweep is not None:
+            self._go_on_sweeping()
+        elif self._snapshot.state is State.RUNNING and not self._held():
             self._train()
 
-    def _carry_out(self, block: bool) -> None:
+    def _held(self) -> bool:
+        """Whether training waits for the next picture of a moving camera."""
+        return self.pause_while_moving and time.monotonic() < self._hold_until
+
+    def _spare_seconds(self) -> float | None:
+        """How long there is nothing to do but to wait for a command; None = for ever."""
+        if self._sweep is not None or self._request:
+            return 0.0
+        if self._snapshot.state is not State.RUNNING:
+            return None
+        return max(0.0, self._hold_until - time.monotonic()) if self._held() else 0.0
+
+    def _carry_out(self, wait: float | None) -> None:
+        """All commands that there are; for the first one ``wait`` seconds (None: for ever)."""
         while not self._closed:
             try:
-                command = self._commands.get(block=block)
+                command = self._commands.get(wait != 0, wait)
             except Empty:
                 return
-            block = False
+            wait = 0.0
             try:
                 command()
             except UserError as error:  # the command was wrong, the session is not
@@ -284,33 +362,60 @@ class Session:
 
     def _serve_view(self) -> None:
         """Render the newest request, unless pictures have had their share of the time."""
-        running = self._snapshot.state is State.RUNNING
-        if not self._request or (running and time.perf_counter() < self._view_not_before):
-            return
         try:
-            request = self._request.pop()
-        except IndexError:  # replaced just now; the next turn finds the newer one
+            request = self._request[0]
+        except IndexError:
             return
+        at_once = request.moving and self.pause_while_moving
+        if not at_once and self._training_now() and time.monotonic() < self._view_not_before:
+            return
+        request = self._request.pop()  # the newest, if another one came just now
         if self.bench is None:
             return
-        start = time.perf_counter()
+        shown = self._snapshot.view
         try:
-            rendered, inside = self._picture(self.bench, request)
+            if shown is None or request.moving or not same_picture(request, shown.request):
+                self._sweep = None
+            result = picture(self.bench, request)
         except Exception as error:  # a picture too large for the memory must not end the training
             self._report(error)
             return
-        cost = time.perf_counter() - start
-        share = min(max(self.view_share, 0.01), 1.0)
-        self._view_not_before = time.perf_counter() + cost * (1 - share) / share
-        step = self.bench.trainer.step_count if self.bench.trainer else 0
-        self._publish(view=ViewResult(request, rendered, inside, step, cost))
+        now = time.monotonic()
+        if request.moving:
+            self._hold_until = now + HOLD_SECONDS
+        self._use_share(result.seconds)
+        stages = self._stages.add({"render": 1000 * result.seconds})
+        self._publish(view=result, stages=stages)
+        if request.sweep:
+            self._sweep = sweep(self.bench, result)
 
-    @staticmethod
-    def _picture(bench: Workbench, request: ViewRequest) -> tuple[Render, Inspection | None]:
-        policy = bench.scene.background if request.background is None else request.background
-        rendered = bench.renderer.render(request.camera, policy.color(), request.k)
-        inside = bench.renderer.inspect(request.camera, request.k) if request.inspect else None
-        return to_cpu(rendered), to_cpu(inside)
+    def _go_on_sweeping(self) -> None:
+        """One picture more of the PSNR at every K; nothing trains before it is complete."""
+        view = self._snapshot.view
+        if self._sweep is None or view is None:
+            return
+        start = time.monotonic()
+        try:
+            psnrs = next(self._sweep)
+        except Exception as error:
+            self._sweep = None
+            self._report(error)
+            return
+        self._use_share(time.monotonic() - start)
+        if psnrs is not None:
+            self._sweep = None
+            self._publish(view=replace(view, sweep=psnrs))
+
+    def _training_now(self) -> bool:
+        return self._snapshot.state is State.RUNNING and not self._held()
+
+    def _use_share(self, seconds: float) -> None:
+        """Pictures took so long: none until training has had its share."""
+        if not self._training_now():
+            return
+        share = min(max(self.view_share, 0.01), 1.0)
+        since = max(self._view_not_before, time.monotonic())
+        self._view_not_before = since + seconds * (1 - share) / share
 
     def _trained(self) -> Training:
         if self._training is None:

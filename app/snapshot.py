@@ -36,28 +36,52 @@ class ViewRequest:
 
     Args:
         camera: at the resolution to render.
-        k: layers; None = all.
+        ks: a picture is made with each of these numbers of layers.
+        inspect: for each of these numbers of layers, what lies behind the picture.
         background: None = the scene's.
-        inspect: also the K layers behind the picture.
+        view: index into ``scene.views`` when ``camera`` is that photograph's, to compare with it.
+        sweep: also the PSNR of the picture with 1, 2, ... K layers.
+        moving: the camera is on its way: the next request follows soon.
         number: returned with the picture, so that late ones are recognised.
     """
 
     camera: Camera
-    k: int | None = None
+    ks: tuple[int, ...] = ()
+    inspect: tuple[int, ...] = ()
     background: Background | None = None
-    inspect: bool = False
+    view: int | None = None
+    sweep: bool = False
+    moving: bool = False
     number: int = 0
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """How good the picture is with 1, 2, ... K layers.
+
+    ``psnr`` [K] in dB against the photograph, or without one (``photo`` false) against the
+    picture of all K layers: its last value is then infinite.
+    """
+
+    psnr: tuple[float, ...]
+    photo: bool
+
+
+@dataclass(frozen=True)
 class ViewResult:
-    """The newest picture; tensors are on the CPU and never written again."""
+    """The newest picture; tensors are on the CPU and never written again.
+
+    ``renders`` and ``insides`` are keyed by the number of layers asked for; more than the model
+    has count as all that it has. A sweep takes longer: the same result comes again with it.
+    """
 
     request: ViewRequest
-    render: Render
-    inspection: Inspection | None
+    renders: dict[int, Render]
+    insides: dict[int, Inspection]
+    background: Tensor  # [3] behind the picture
     step: int
-    seconds: float  # that the rendering took
+    seconds: float  # that the rendering took, without the sweep
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True)
@@ -98,14 +122,35 @@ class Snapshot:
     eta: float = float("nan")  # seconds of training to go
     saved: str | None = None  # newest checkpoint
     sizes: dict[str, int | float | str] = field(default_factory=dict)  # of the model
+    # what is loaded; empty before
+    folder: str | None = None  # of the run
+    scene_name: str = ""
+    method: str = ""
+    k: int = 0  # layers of the model
+    device: str = ""  # in words
+    views: dict[str, int] = field(default_factory=dict)  # number of views of each split
+    points: int = 0  # of the scene
+    # what goes on
+    loading: str | None = None  # the newest sentence about it
+    evaluating: str | None = None  # split and views done: "test 3/20"
+    # live settings, as of the newest curve point or change
+    rates: dict[str, float] = field(default_factory=dict)  # of every parameter group, scaled
+    loss_weights: dict[str, float] = field(default_factory=dict)  # of every known term, scaled
+    # the factors in them: {"lr_scale": {...}, "loss_scale": {...}}, see Session.set_option
+    scales: dict[str, dict[str, float]] = field(default_factory=dict)
+    # smoothed milliseconds of a training step by stage, see render/training/stages.py; and of the
+    # pictures of a view request ("render")
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 def to_cpu(value: T) -> T:
-    """``value`` with every tensor in it, also inside dataclasses and dictionaries, on the CPU."""
+    """``value`` with every tensor in it, however deep in dataclasses or tuples, on the CPU."""
     if isinstance(value, Tensor):
         return value.cpu()  # pyright: ignore[reportReturnType]
     if isinstance(value, dict):
         return {name: to_cpu(item) for name, item in value.items()}  # pyright: ignore
+    if isinstance(value, tuple):
+        return tuple(to_cpu(item) for item in value)  # pyright: ignore
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: to_cpu(getattr(value, f.name)) for f in fields(value)})
     return value

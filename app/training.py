@@ -7,7 +7,7 @@ when to write a line, to measure, to save, and when the budget is used up.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 from torch import Tensor
 
 from app.options import parse_every
-from app.progress import Curve, Means
+from app.progress import Curve, Means, StageTimes
 from app.snapshot import EvalPoint
 from app.workbench import Workbench
 from render.errors import UserError
 from render.methods.base import Method
 from render.scenes.types import View
-from render.training.evaluation import OnImage, evaluate, house_protocol
+from render.training.evaluation import EvalResult, OnImage, Protocol, evaluate, house_protocol
 from render.training.metrics import Lpips
 from render.training.runfolder import MetricsRow
 from render.training.trainer import StepReport, Trainer
@@ -38,22 +38,28 @@ class Training:
         bench: with a method and a trainer.
         publish: takes changes of the snapshot by name.
         check: called between two pieces of long work; raises when it shall be abandoned.
+        stages: takes the times of the steps.
     """
 
     def __init__(
-        self, bench: Workbench, publish: Callable[..., None], check: Callable[[], None]
+        self,
+        bench: Workbench,
+        publish: Callable[..., None],
+        check: Callable[[], None],
+        stages: StageTimes,
     ) -> None:
         if bench.method is None or bench.trainer is None:
             raise UserError(f"{bench.scene.name} has no photographs to train on.")
         self.bench = bench
         self.method: Method = bench.method
         self.trainer: Trainer = bench.trainer
-        self._publish, self._check = publish, check
+        self._publish, self._check, self._stages = publish, check, stages
         self._curve, self._row = Curve(), Means()
         self._curve.begin(self.trainer.step_count, self.trainer.seconds)
         self._saved_step = self.trainer.step_count  # of a resumed run; else 0: nothing to save
         self._history: tuple[EvalPoint, ...] = ()
         self._plan()
+        self._publish_settings()
 
     # ------------------------------------------------------------------ steps
     def step(self) -> bool:
@@ -61,7 +67,10 @@ class Training:
         report = self.trainer.step()
         self._row.add(report)
         if self._curve.add(report):
-            self._publish(curve=self._curve.points, sizes=self.method.describe())
+            stages = self._stages.add(self.trainer.stages.take())
+            sizes = self.method.describe()
+            self._publish(curve=self._curve.points, sizes=sizes, stages=stages)
+            self._publish_settings()
         self._publish(
             report=report,
             loss=self._curve.loss,
@@ -95,7 +104,11 @@ class Training:
         return progress >= 1
 
     def set_option(self, name: str, value: Any) -> None:
-        """Change the budget or the evaluations of the run."""
+        """Change budget, evaluations or scales (:data:`app.session.SCALES`) of the run."""
+        if name in ("lr_scale", "loss_scale"):
+            getattr(self.trainer, name).update(value)
+            self._publish_settings()
+            return
         self.bench.options = replace(self.bench.options, **{name: value})
         self._plan()
 
@@ -117,15 +130,13 @@ class Training:
             raise UserError(f"{scene.name} has no test photographs to compare with.")
         self._plan_measure()
 
-        def each(i: int, view: View, image: Tensor, target: Tensor) -> None:
-            self._check()
-            if on_image is not None:
-                on_image(i, view, image, target)
-
         protocol = house_protocol(scene.background, lpips_net=lpips.net if lpips else "none")
-        result = evaluate(self.method, scene.split("test"), protocol, lpips=lpips, on_image=each)
         look_only = self.bench.look_only
-        val_psnr = None if look_only else self._measure_val()
+        try:
+            result = self._evaluate(scene.split("test"), protocol, lpips, on_image)
+            val_psnr = None if look_only else self._measure_val()
+        finally:
+            self._publish(evaluating=None)
         point = EvalPoint(self.trainer.step_count, self.trainer.seconds, result, val_psnr)
         self._history = (*self._history, point)
         self._publish(evals=self._history)
@@ -158,7 +169,31 @@ class Training:
             return None
         views = views[:: -(-len(views) // VAL_VIEWS)]
         protocol = house_protocol(self.bench.scene.background, "val")
-        return evaluate(self.method, views, protocol, on_image=lambda *_: self._check()).psnr
+        return self._evaluate(views, protocol).psnr
+
+    def _evaluate(
+        self,
+        views: Sequence[View],
+        protocol: Protocol,
+        lpips: Lpips | None = None,
+        on_image: OnImage | None = None,
+    ) -> EvalResult:
+        def tell(done: int) -> None:
+            self._publish(evaluating=f"{protocol.split} {done}/{len(views)}")
+
+        def each(i: int, view: View, image: Tensor, target: Tensor) -> None:
+            self._check()
+            if on_image is not None:
+                on_image(i, view, image, target)
+            tell(i + 1)
+
+        tell(0)
+        return evaluate(self.method, views, protocol, lpips=lpips, on_image=each)
+
+    def _publish_settings(self) -> None:
+        trainer = self.trainer
+        scales = {"lr_scale": dict(trainer.lr_scale), "loss_scale": dict(trainer.loss_scale)}
+        self._publish(rates=trainer.rates(), loss_weights=trainer.loss_weights(), scales=scales)
 
     def _plan(self) -> None:
         """When the next line, evaluation and checkpoint are due."""

@@ -48,6 +48,12 @@ class Workbench:
     best_val: float = -math.inf  # highest PSNR on the val split so far
     look_only: bool = False  # a checkpoint to measure or to look at: the run's records stay
 
+    @property
+    def layers(self) -> int:
+        """K of the model, or of the pictures of a point cloud."""
+        renderer = self.renderer
+        return renderer.k if isinstance(renderer, CloudRenderer) else renderer.options.k
+
     def save(self, *, best: bool = False) -> Path:
         """Write a checkpoint of the present step.
 
@@ -69,8 +75,21 @@ class Workbench:
         return save_checkpoint(self.folder.checkpoints, content, best=best)
 
 
-def build(options: Options, log: Log) -> Workbench:
+def build(
+    options: Options,
+    log: Log,
+    *,
+    known: Scene | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Workbench:
     """Load the scene, build the method, make or reopen the run folder.
+
+    Args:
+        options: what to load.
+        log: receives sentences for the user.
+        known: a scene that was loaded before; what it shares with this one is not read again.
+        check: called between two pieces of work, also from threads that load images; what it
+            raises ends the loading.
 
     Raises:
         UserError: whatever is wrong with the input, before any training.
@@ -96,7 +115,8 @@ def build(options: Options, log: Log) -> Workbench:
             if not root.expanduser().is_dir():
                 raise UserError(f"--data-root {root}: expected a folder of scenes, found none.")
 
-    scene = _load_scene(options, cls.needs_points, log)
+    scene = _load_scene(options, cls.needs_points, log, known, check)
+    check()
     options = _absolute(options)
     if scene.views and not scene.splits.get("train"):
         raise UserError(f"{options.scene}: expected views to train on, found none.")
@@ -133,7 +153,13 @@ def build(options: Options, log: Log) -> Workbench:
     return bench
 
 
-def _load_scene(options: Options, needs_points: bool, log: Log) -> Scene:
+def _load_scene(
+    options: Options,
+    needs_points: bool,
+    log: Log,
+    known: Scene | None,
+    check: Callable[[], None],
+) -> Scene:
     from render.scenes.load import load_scene
 
     assert options.scene is not None
@@ -146,6 +172,8 @@ def _load_scene(options: Options, needs_points: bool, log: Log) -> Scene:
         seed=options.seed,
         needs_points=needs_points,
         log=log,
+        known=known,
+        check=check,
     )
 
 

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
+def atomic_write(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:
     """Let ``write`` fill a temporary file beside ``path``, sync it and put it in its place.
+
+    Without ``sync`` it is as whole, but may be the old one after a power cut: for files that are
+    written many times a second.
 
     The temporary file keeps the suffix of ``path``, by which many writers choose their format.
     """
@@ -18,13 +21,14 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp's files are private, results are not
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    if os.name == "posix":  # the rename itself must survive a power cut
+    if sync and os.name == "posix":  # the rename itself must survive a power cut
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -32,6 +36,6 @@ def atomic_write(path: Path, write: Callable[[Path], object]) -> None:
             os.close(folder)
 
 
-def atomic_text(path: Path, text: str) -> None:
+def atomic_text(path: Path, text: str, *, sync: bool = True) -> None:
     """:func:`atomic_write` of UTF-8 text."""
-    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    atomic_write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), sync=sync)

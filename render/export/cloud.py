@@ -59,13 +59,19 @@ class CloudRenderer:
 
     def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
         """The K layers, front to back, over ``background`` [3]."""
+        return self.view(camera, background, k)[0]
+
+    def view(
+        self, camera: Camera, background: Tensor, k: int | None = None
+    ) -> tuple[Render, Inspection]:
+        """What :meth:`render` and :meth:`inspect` return."""
         inside = self.inspect(camera, k)
         weight = inside.weight  # [H, W, K]
         rgb = (weight[..., None] * inside.color).sum(2)
         alpha = weight.sum(-1)
         depth = (weight * inside.kbuffer.depth.clamp(min=0)).sum(-1) / alpha.clamp(min=1e-6)
         rgb = rgb + (1 - alpha)[..., None] * background
-        return Render(rgb.clamp(0, 1), alpha, depth)
+        return Render(rgb.clamp(0, 1), alpha, depth), inside
 
 
 def point_radius(xyz: Tensor) -> float:

@@ -6,37 +6,34 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from render.files import atomic_write
 
-# Nine samples of viridis (S. van der Walt and N. Smith, CC0), perceptually uniform.
-_VIRIDIS = (
-    torch.tensor(
-        [
-            (68, 1, 84),
-            (71, 44, 122),
-            (59, 81, 139),
-            (44, 113, 142),
-            (33, 144, 141),
-            (39, 173, 129),
-            (92, 200, 99),
-            (170, 220, 50),
-            (253, 231, 37),
-        ]
-    )
-    .float()
-    .div(255)
-)
+_ENTRIES = 256
 
 
-def colorize(values: Tensor) -> Tensor:
-    """Viridis colours [..., 3] of values [...] in [0, 1]; values outside take the end colours."""
-    position = values.clamp(0, 1) * (len(_VIRIDIS) - 1)
-    low = position.floor().long().clamp(max=len(_VIRIDIS) - 2)
-    fraction = (position - low)[..., None]
-    return _VIRIDIS[low] * (1 - fraction) + _VIRIDIS[low + 1] * fraction
+def _ramp(samples: str) -> Tensor:
+    """[256, 3] between evenly spaced samples "rrggbb rrggbb ..."."""
+    anchors = torch.tensor([list(bytes.fromhex(sample)) for sample in samples.split()]) / 255
+    ramp = F.interpolate(anchors.T[None], _ENTRIES, mode="linear", align_corners=True)
+    return ramp[0].T.contiguous()
+
+
+# Nine samples each of two maps of S. van der Walt and N. Smith (CC0), perceptually uniform.
+VIRIDIS = _ramp("440154 472c7a 3b518b 2c718e 21908d 27ad81 5cc863 aadc32 fde725")
+INFERNO = _ramp("000004 210c4a 56106e 89226a bb3754 e35932 f98c0a f9c932 fcffa4")
+
+
+def colorize(values: Tensor, colors: Tensor = VIRIDIS) -> Tensor:
+    """Colours [..., 3] of values [...] in [0, 1] from a map ``colors`` [n, 3].
+
+    The map is cut into n equal parts. Values outside take the end colours, NaN the first.
+    """
+    entry = (values.clamp(0, 1).nan_to_num(0) * len(colors)).int().clamp(max=len(colors) - 1)
+    return colors.index_select(0, entry.flatten()).view(*values.shape, 3)
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

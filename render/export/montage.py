@@ -6,18 +6,23 @@ Rows: depth of each layer, its colour, its share of the pixel, and the picture m
 
 from __future__ import annotations
 
-import math
-
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from render.export.images import colorize, to_uint8
+from render.export.images import to_uint8
+from render.export.layer_colors import (
+    cumulative,
+    depth_colors,
+    percentile_span,
+    point_colors,
+    share_colors,
+)
+from render.export.legend import Legend, depth_legend, share_legend
 from render.kbuffer.types import KBuffer
 from render.methods.base import Inspection
 
 _PAGE = (20, 22, 28)
-_EMPTY = torch.tensor([38, 41, 50]).float() / 255
 _INK = (236, 238, 242)
 _FAINT = (150, 156, 168)
 _MARGIN = 28  # pixels of the page
@@ -25,6 +30,7 @@ _GAP = 6  # between tiles
 _LABEL = 176  # column with the names of the rows
 _LEGEND = 124  # column with the colour scales
 _WIDTH = 1760  # about: what the page aims at
+_TICK_STEP = 22  # pixels between the numbers of a scale
 
 
 def montage(
@@ -46,12 +52,14 @@ def montage(
         unit: of depth, for the legend.
     """
     layers = inspection.kbuffer.k
-    near, far = _range(inspection)
+    inspection, background = _on_cpu(inspection), background.cpu()
+    # A few strays must not flatten the scale.
+    span = percentile_span(inspection.kbuffer.depth, inspection.kbuffer.valid, (1.0, 99.0))
     cropped = _crop(inspection)
     height, width = cropped.kbuffer.index.shape[:2]
     tile_w = max(72, min(320, (_WIDTH - _LABEL - _LEGEND - 2 * _MARGIN) // layers - _GAP))
     tile_h = max(1, round(tile_w * height / width))
-    rows = _rows(cropped, background, near, far)
+    rows = _rows(cropped, background, span)
 
     head_h = max(176, tile_h) if pictures else 96
     page_w = _MARGIN * 2 + _LABEL + layers * (tile_w + _GAP) - _GAP + _LEGEND
@@ -66,7 +74,7 @@ def montage(
     page = Image.new("RGB", (page_w, page_h), _PAGE)
     draw = ImageDraw.Draw(page)
 
-    _headline(draw, title, inspection, (near, far, unit))
+    _headline(draw, title, inspection, (*span, unit))
     x = page_w - _MARGIN - pictures_w + 12
     for name, image, w in shown:
         page.paste(_tile(image, w, head_h), (x, _MARGIN))
@@ -84,54 +92,23 @@ def montage(
         for k, image in enumerate(tiles):
             page.paste(_tile(image, tile_w, tile_h), (left + k * (tile_w + _GAP), y))
     legend_x = left + layers * (tile_w + _GAP) + 10
-    _scale(page, draw, (legend_x, top, tile_h), _ticks(near, far), True)
-    _scale(page, draw, (legend_x, top + 2 * (tile_h + 12), tile_h), ["0", "0.5", "1"], False)
+    _scale(page, draw, (legend_x, top, tile_h), depth_legend(span, unit), flip=False)
+    share_top = top + 2 * (tile_h + 12)
+    _scale(page, draw, (legend_x, share_top, tile_h), share_legend(), flip=True)
     return page
 
 
-def cumulative(inspection: Inspection, background: Tensor) -> Tensor:
-    """Pictures made of layers 1..k over ``background`` [3], for every k: [H, W, K, 3].
-
-    The share that the layers leave free belongs to the background.
-    """
-    weight = inspection.weight[..., None]  # [H, W, K, 1]
-    color = (weight * inspection.color).cumsum(2)
-    return color + (1 - weight.cumsum(2)).clamp(min=0) * background.to(color)
-
-
 def _rows(
-    inspection: Inspection, background: Tensor, near: float, far: float
+    inspection: Inspection, background: Tensor, span: tuple[float, float]
 ) -> list[tuple[str, str, list[Tensor]]]:
     """Name, hint and K tiles [H, W, 3] of every row."""
-    kbuffer = inspection.kbuffer
-    valid = kbuffer.valid[..., None].cpu()  # [H, W, K, 1]
-    # Near is bright: the eye takes bright for close.
-    depth = colorize(1 - (kbuffer.depth.cpu() - near) / (far - near))
-    # The square root keeps the shares of deep layers, a few per cent, apart from none.
-    share = colorize(inspection.weight.cpu().clamp(0, 1).sqrt())
-    color, together = inspection.color.cpu(), cumulative(inspection, background).cpu()
-
-    def tiles(values: Tensor, mask: bool = True) -> list[Tensor]:
-        if mask:
-            values = torch.where(valid, values, _EMPTY)
-        return list(values.unbind(2))
-
-    return [
-        ("Depth", "bright is near", tiles(depth)),
-        ("Colour", "what lies in the layer", tiles(color)),
-        ("Contribution", "its share of the pixel", tiles(share)),
-        ("Layers 1 to k", "added up", tiles(together, mask=False)),
+    rows = [
+        ("Depth", "bright is near", depth_colors(inspection, span)),
+        ("Colour", "what lies in the layer", point_colors(inspection)),
+        ("Contribution", "its share of the pixel, %", share_colors(inspection)),
+        ("Layers 1 to k", "added up", cumulative(inspection, background)),
     ]
-
-
-def _range(inspection: Inspection) -> tuple[float, float]:
-    """1st and 99th percentile of all filled depths: a few strays must not flatten the scale."""
-    depth = inspection.kbuffer.depth[inspection.kbuffer.valid].float().cpu()
-    if depth.numel() == 0:
-        return 0.0, 1.0
-    depth = depth[:: max(1, depth.numel() // 1_000_000)].sort().values
-    near, far = (float(depth[int(q * (len(depth) - 1))]) for q in (0.01, 0.99))
-    return (near, far) if far > near else (near - 0.5, near + 0.5)
+    return [(name, hint, list(colors.unbind(2))) for name, hint, colors in rows]
 
 
 def _headline(
@@ -162,25 +139,31 @@ def _scale(
     page: Image.Image,
     draw: ImageDraw.ImageDraw,
     box: tuple[int, int, int],
-    ticks: list[str],
-    reverse: bool,
+    legend: Legend,
+    flip: bool,
 ) -> None:
-    """A vertical colour bar at (x, y, height) with three ticks from top to bottom."""
+    """A vertical colour bar at (x, y, height), position 0 at the top or, flipped, at the bottom."""
     x, y, height = box
-    ramp = torch.linspace(1, 0, height)
-    values = ramp if reverse else ramp.sqrt()
-    bar = colorize(values)[:, None].expand(-1, 14, -1)
-    page.paste(Image.fromarray(to_uint8(bar)), (x, y))
-    labels = ticks if reverse else ticks[::-1]
-    for text, place, anchor in zip(labels, (0.0, 0.5, 1.0), ("la", "lm", "ld"), strict=True):
+    blocks = (torch.arange(height) * len(legend.colors)) // height
+    bar = legend.colors[blocks][:, None].expand(-1, 14, -1)
+    page.paste(Image.fromarray(to_uint8(bar.flip(0) if flip else bar)), (x, y))
+    first, *rest, last = legend.ticks
+    drawn: list[float] = []
+    for position, text in (first, last, *rest):  # the ends matter most where there is no room
+        place = 1 - position if flip else position
+        if any(abs(place - other) * height < _TICK_STEP for other in drawn):
+            continue
+        drawn.append(place)
+        anchor = "la" if place == 0 else "ld" if place == 1 else "lm"
         draw.text((x + 22, y + place * height), text, _INK, _font(13), anchor=anchor)
 
 
-def _ticks(near: float, far: float) -> list[str]:
-    digits = max(0, 2 - math.floor(math.log10(far - near)))
-    if digits > 5 or max(abs(near), abs(far)) >= 1e6:  # would not fit beside the scale
-        return [f"{value:.4g}" for value in (near, (near + far) / 2, far)]
-    return [f"{value:.{digits}f}" for value in (near, (near + far) / 2, far)]
+def _on_cpu(inspection: Inspection) -> Inspection:
+    """What the page shows of it."""
+    kbuffer = inspection.kbuffer
+    layers = (kbuffer.index, kbuffer.depth, kbuffer.distance)
+    kbuffer = KBuffer(*(layer.cpu() for layer in layers))
+    return Inspection(kbuffer, inspection.color.cpu(), inspection.weight.cpu())
 
 
 def _crop(inspection: Inspection) -> Inspection:

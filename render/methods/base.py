@@ -65,6 +65,7 @@ class Inspection:
         color: [H, W, K, 3] colour of each layer's primitive, in [0, 1].
         weight: [H, W, K] share of each layer in the final pixel, 0 where empty.
         feature_norm: [H, W, K] norm of each layer's feature, where the method has features.
+        extra: more of the same shape; "features" [H, W, K, F] is what the method's network fuses.
     """
 
     kbuffer: KBuffer
@@ -133,6 +134,15 @@ class Method(ABC):
     @abstractmethod
     def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
         """The K layers behind the picture of ``camera``."""
+
+    def view(
+        self, camera: Camera, background: Tensor, k: int | None = None
+    ) -> tuple[Render, Inspection]:
+        """What :meth:`render` and :meth:`inspect` return, the same values.
+
+        Methods override it to do only once what both need.
+        """
+        return self.render(camera, background, k), self.inspect(camera, k)
 
     # ------------------------------------------------------------------ state
     @abstractmethod

@@ -8,7 +8,7 @@ median of what they see, so highlights and wrong masks do not shift it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -33,6 +33,7 @@ def colors_from_views(
     normals: Tensor | None = None,
     *,
     occlusion: bool = True,
+    check: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Colours float32 [N, 3] of points [N, 3].
 
@@ -42,6 +43,7 @@ def colors_from_views(
         normals: outward normals [N, 3]; a zero normal counts as facing nobody.
         occlusion: whether points hide each other. Without it (points strewn at random) every view
             that has a point in frame counts.
+        check: called between two pieces of work, in any thread; what it raises ends the work.
 
     Points that no view sees take the colour of the nearest point that has one, and are grey if
     there is none at all.
@@ -53,12 +55,16 @@ def colors_from_views(
     points = np.ascontiguousarray(xyz.float().numpy())
     spacing = point_spacing(xyz)
     seen = np.zeros(count, bool)
+
+    def observe(view: View) -> _Observer:
+        check()
+        return _Observer(view, points if occlusion else None, spacing)
+
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="colours") as pool:
-        observers = list(
-            pool.map(lambda view: _Observer(view, points if occlusion else None, spacing), views)
-        )
+        observers = list(pool.map(observe, views))
 
         def paint(start: int) -> None:
+            check()
             part = slice(start, start + _CHUNK)
             facing = None if normals is None else normals[part].numpy()
             seen_by = [observer.look(points[part], facing) for observer in observers]

@@ -12,7 +12,7 @@ surface but in several layers below it, and at growing distances farther in.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -66,6 +66,7 @@ def visual_hull(
     tolerance: int | None = None,
     threshold: float = 0.25,
     seed: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> PointCloud:
     """Points inside the visual hull of ``views``: dense near its surface, sparser farther in.
 
@@ -76,6 +77,7 @@ def visual_hull(
         tolerance: views that may see background at a point of the hull; by default 2 % of them.
         threshold: alpha from which a pixel is foreground; low, so that thin parts survive.
         seed: of the jitter inside the voxels.
+        check: called between two pieces of work, in any thread; what it raises ends the work.
 
     Returns:
         xyz and outward unit normals [N, 3]; no colours (``colors.py`` finds them).
@@ -84,7 +86,7 @@ def visual_hull(
         tolerance = round(0.02 * len(views))
     masks = [view.pixels()[..., 3].numpy() >= round(255 * threshold) for view in views]
     cameras = [view.camera for view in views]
-    carved = carve(cameras, masks, bounds or bounds_of_cameras(cameras), tolerance)
+    carved = carve(cameras, masks, bounds or bounds_of_cameras(cameras), tolerance, check)
     source = f"visual hull of {len(views)} training views"
     if len(carved.cells) == 0:
         return PointCloud(torch.zeros(0, 3), normals=torch.zeros(0, 3), source=source)
@@ -94,7 +96,7 @@ def visual_hull(
     centers = carved.centers()[chosen]
     xyz = centers + (rng.uniform(-0.5, 0.5, centers.shape) * carved.size).astype(np.float32)
     # Jitter must not push a point through the surface that its voxel's centre respects.
-    inside = _judge(xyz, cameras, masks, carved.size, tolerance, whole=False)
+    inside = _judge(xyz, cameras, masks, carved.size, tolerance, whole=False, check=check)
     xyz = np.where(inside[:, None], xyz, centers)
     normals = depth.normals(carved.cells[chosen])
     return PointCloud(
@@ -106,7 +108,11 @@ def visual_hull(
 
 
 def carve(
-    cameras: Sequence[Camera], masks: Sequence[np.ndarray], bounds: Bounds, tolerance: int
+    cameras: Sequence[Camera],
+    masks: Sequence[np.ndarray],
+    bounds: Bounds,
+    tolerance: int,
+    check: Callable[[], None] = lambda: None,
 ) -> Carved:
     """Carve the hull of bool masks [H, W] down to voxels about as wide as a pixel."""
     half = 1.6 * bounds.radius
@@ -118,7 +124,7 @@ def carve(
     while True:
         xyz = Carved(cells, size, origin).centers()
         last = _pixels_per_voxel(cameras, bounds, size) <= 1.5 or 4 * len(cells) > _MAX_VOXELS
-        cells = cells[_judge(xyz, cameras, masks, size, tolerance, whole=not last)]
+        cells = cells[_judge(xyz, cameras, masks, size, tolerance, whole=not last, check=check)]
         if last or len(cells) == 0:
             return Carved(cells, size, origin)
         cells = (2 * cells[:, None] + corners).reshape(-1, 3)
@@ -194,6 +200,7 @@ def _judge(
     tolerance: int,
     *,
     whole: bool,
+    check: Callable[[], None],
 ) -> np.ndarray:
     """bool [N]: points [N, 3] that at most ``tolerance`` views reject and enough have in frame."""
     middle = torch.from_numpy(xyz.mean(0, dtype=np.float64))
@@ -206,6 +213,7 @@ def _judge(
     enough = min(len(cameras), max(2, round(_SEEN * len(cameras))))
 
     def judge(part: np.ndarray) -> np.ndarray:
+        check()
         alive = np.arange(len(part))
         coordinates = part.T.copy()  # [3, M]
         rejections = np.zeros(len(part), np.int16)

@@ -7,7 +7,7 @@ areas of *premultiplied* colour, so that colours behind transparent pixels never
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +91,24 @@ def shrink(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return (out.clip(0, 255) + 0.5).astype(np.uint8)
 
 
-def preload(views: Sequence[View], threads: int = 2) -> None:
-    """Decode the images of ``views`` in parallel (the decoders release the GIL)."""
+def preload(
+    views: Sequence[View], threads: int = 2, check: Callable[[], None] = lambda: None
+) -> None:
+    """Decode the images of ``views`` in parallel (the decoders release the GIL).
+
+    ``check`` is called before every image, in any thread; what it raises ends the work.
+    """
+
+    def decode_one(view: View) -> None:
+        check()
+        view.pixels()
+
     if threads <= 1:
         for view in views:
-            view.pixels()
+            decode_one(view)
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        for future in [pool.submit(view.pixels) for view in views]:
+        for future in [pool.submit(decode_one, view) for view in views]:
             future.result()
 
 

@@ -55,6 +55,8 @@ def load_scene(
     seed: int = 0,
     needs_points: bool = True,
     log: Callable[[str], None] = lambda _: None,
+    known: Scene | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Scene:
     """Find and read a scene.
 
@@ -69,6 +71,9 @@ def load_scene(
         seed: of everything random here.
         needs_points: whether to make points when none are given.
         log: receives every note as it arises.
+        known: a scene that was loaded before. Where everything but the background is the same it
+            is returned, else photographs that both have are not decoded again.
+        check: called between two pieces of work, in any thread; what it raises ends the loading.
 
     Returns:
         The scene; ``notes`` says in sentences what was found, skipped, held out and assumed. A
@@ -80,11 +85,19 @@ def load_scene(
     if not downscale >= 1:
         raise UserError(f"--downscale: expected a factor of at least 1, found {downscale:g}.")
     found = find_scene(source, data_roots, is_scene)
+    recipe = _recipe(found.path, points, downscale, point_budget, seed, needs_points)
+    if known is not None and known.recipe == recipe:
+        log(f"Scene {known.name}: still loaded.")
+        return replace(known, background=background)
     notes = _Notes(log)
     notes.add(f'Scene "{source}": {found.path} ({found.how}).')
     if is_point_cloud(found.path) or found.path.suffix.lower() == ".ply":
-        return _cloud_scene(found, background, point_budget, seed, notes)
+        cloud_scene = _cloud_scene(found, background, point_budget, seed, notes)
+        return replace(cloud_scene, recipe=recipe)
     photos = _read_photos(found.path, downscale)
+    if known is not None:
+        _keep_decoded(photos.views, known.views)
+    check()
     for note in photos.notes:
         notes.add(note)
     splits = _complete_splits(photos, notes)
@@ -95,11 +108,11 @@ def load_scene(
     bounds = bounds_of_cameras(cameras)
     cloud = None
     if points is not None:
-        cloud = _with_colors(read_point_cloud(points), train, notes)
+        cloud = _with_colors(read_point_cloud(points), train, notes, check)
         notes.add(f"Points: {len(cloud):,} from {points}.")
     elif needs_points:
-        cloud = _given_points(photos, train, notes) or _made_points(
-            train, bounds, point_budget, seed, notes
+        cloud = _given_points(photos, train, notes, check) or _made_points(
+            train, bounds, point_budget, seed, notes, check
         )
     if cloud is not None:
         cloud = _within_budget(cloud, point_budget, seed, notes)
@@ -114,6 +127,32 @@ def load_scene(
         up=up_of_cameras(cameras),
         path=found.path,
         notes=notes.lines,
+        recipe=recipe,
+    )
+
+
+def _recipe(path: Path, points: Path | None, *rest: object) -> str:
+    """What decides a scene; files that were written anew since count as others."""
+    files = sorted([*path.glob("*.json"), *path.glob("*.ply")]) if path.is_dir() else [path]
+    files += [] if points is None else [points]
+    stamps = [(str(f.resolve()), f.stat().st_mtime_ns if f.is_file() else 0) for f in files]
+    return repr((str(path.resolve()), stamps, points is None, *rest))
+
+
+def _keep_decoded(views: list[View], known: list[View]) -> None:
+    """Put views of the same file and camera in place of those that were just read."""
+    by_path = {view.path: view for view in known}
+    for i, view in enumerate(views):
+        old = by_path.get(view.path)
+        if view.path is not None and old is not None and _same_camera(old, view):
+            views[i] = old
+
+
+def _same_camera(a: View, b: View) -> bool:
+    return (
+        (a.name, a.camera.width, a.camera.height) == (b.name, b.camera.width, b.camera.height)
+        and torch.equal(a.camera.K, b.camera.K)
+        and torch.equal(a.camera.world_to_camera, b.camera.world_to_camera)
     )
 
 
@@ -191,7 +230,9 @@ def _sizes(views: list[View]) -> str:
     return f"{len(views)} views of {text}, {decoded_bytes(views) / 1e6:.1f} MB when decoded."
 
 
-def _given_points(photos: Photos, train: list[View], notes: _Notes) -> PointCloud | None:
+def _given_points(
+    photos: Photos, train: list[View], notes: _Notes, check: Callable[[], None]
+) -> PointCloud | None:
     """The first point cloud beside the scene that fits its cameras."""
     folder = photos.folder
     candidates = [photos.cloud] if photos.cloud else []
@@ -212,20 +253,27 @@ def _given_points(photos: Photos, train: list[View], notes: _Notes) -> PointClou
             )
             continue
         notes.add(f"Points: {len(cloud):,} from {path}.")
-        return _with_colors(cloud, train, notes)
+        return _with_colors(cloud, train, notes, check)
     return None
 
 
 def _made_points(
-    train: list[View], bounds: Bounds, budget: int | None, seed: int, notes: _Notes
+    train: list[View],
+    bounds: Bounds,
+    budget: int | None,
+    seed: int,
+    notes: _Notes,
+    check: Callable[[], None],
 ) -> PointCloud:
     """Points from the silhouettes, or random ones where the photographs have none."""
     start = time.perf_counter()
-    preload(train, _THREADS)
+    preload(train, _THREADS, check)
     if all(view.has_alpha for view in train) and has_silhouettes(train):
-        cloud = visual_hull(train, bounds=bounds, target_points=budget or HULL_POINTS, seed=seed)
+        cloud = visual_hull(
+            train, bounds=bounds, target_points=budget or HULL_POINTS, seed=seed, check=check
+        )
         if len(cloud):
-            rgb = colors_from_views(cloud.xyz, train, cloud.normals)
+            rgb = colors_from_views(cloud.xyz, train, cloud.normals, check=check)
             seconds = time.perf_counter() - start
             notes.add(
                 f"Points: {len(cloud):,} from the {cloud.source}, coloured by the views that see "
@@ -234,7 +282,7 @@ def _made_points(
             return replace(cloud, rgb=rgb)
         notes.add("The visual hull is empty: masks and poses contradict each other.")
     xyz = _random_in_sphere(bounds, budget or RANDOM_POINTS, seed)
-    rgb = colors_from_views(xyz, train, occlusion=False)
+    rgb = colors_from_views(xyz, train, occlusion=False, check=check)
     notes.add(
         f"Points: {len(xyz):,} random ones in the bounds (no point cloud given and no silhouettes "
         "to carve from); a point cloud (points.ply) would give a better start."
@@ -250,11 +298,13 @@ def _random_in_sphere(bounds: Bounds, count: int, seed: int) -> Tensor:
     return (bounds.center + torch.from_numpy(direction * radius)).float()
 
 
-def _with_colors(cloud: PointCloud, train: list[View], notes: _Notes) -> PointCloud:
+def _with_colors(
+    cloud: PointCloud, train: list[View], notes: _Notes, check: Callable[[], None]
+) -> PointCloud:
     if cloud.rgb is not None:
         return cloud
-    preload(train, _THREADS)
-    rgb = colors_from_views(cloud.xyz, train, cloud.normals)
+    preload(train, _THREADS, check)
+    rgb = colors_from_views(cloud.xyz, train, cloud.normals, check=check)
     notes.add(f"{cloud.source} has no colours: taken from the training views that see each point.")
     return replace(cloud, rgb=rgb)
 

@@ -54,7 +54,7 @@ def find_scene(
     if path.exists():
         return Found(path, "path")  # the caller says what is wrong with it
     if not plain_name:
-        raise UserError(f"{path}: there is no such file or folder{_nearby(path)}.")
+        raise UserError(f"{path}: there is no such file or folder{nearby(path)}.")
     names = scene_names(data_roots, is_scene)
     near = difflib.get_close_matches(path.name.lower(), [n.lower() for n in names], n=3, cutoff=0.5)
     near = [name for name in names if name.lower() in near]
@@ -78,7 +78,8 @@ def scene_names(data_roots: Sequence[Path], is_scene: Callable[[Path], bool]) ->
     return list(names)
 
 
-def _nearby(path: Path) -> str:
+def nearby(path: Path) -> str:
+    """The end of a sentence about a ``path`` that is not there: names that are like it."""
     if path.is_symlink():
         return f"; it is a link to {os.readlink(path)}"
     near = difflib.get_close_matches(path.name, [c.name for c in _children(path.parent)], n=2)

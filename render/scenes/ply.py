@@ -73,24 +73,35 @@ def read_ply(path: Path) -> np.ndarray:
     Raises:
         UserError: no PLY, broken header, no coordinates, fewer rows than announced.
     """
-    header = read_ply_header(path)
-    index = _points_element(path, header)
+    header, index = find_points(path)
     element = header.elements[index]
     if element.count == 0:
         return np.zeros(0, element.dtype("="))
     before = header.elements[:index]
-    if element.has_lists or any(e.has_lists and e.count for e in before):
+    if not _fixed_rows(header, index):
         return _read_with_plyfile(path, header, index)
     if header.format == "ascii":
         return _read_ascii(path, header, element, skip=sum(e.count for e in before))
-    order = _BYTE_ORDER[header.format]
-    start = header.size + sum(e.count * e.dtype(order).itemsize for e in before)
-    dtype = element.dtype(order)
-    found = max(0, path.stat().st_size - start) // dtype.itemsize
-    if found < element.count:
-        raise _truncated(path, element, found)
-    rows = np.fromfile(path, dtype, element.count, offset=start)
+    dtype = element.dtype(_BYTE_ORDER[header.format])
+    rows = np.fromfile(path, dtype, element.count, offset=_start(header, index))
     return rows.astype(element.dtype("="), copy=False)
+
+
+def find_points(path: Path) -> tuple[Header, int]:
+    """The header and which element holds the points; the rows are not read.
+
+    Raises:
+        UserError: as :func:`read_ply`; missing rows only where their size is fixed.
+    """
+    header = read_ply_header(path)
+    index = _points_element(path, header)
+    element = header.elements[index]
+    if header.format != "ascii" and _fixed_rows(header, index):
+        size = element.dtype(_BYTE_ORDER[header.format]).itemsize
+        found = max(0, path.stat().st_size - _start(header, index)) // size
+        if found < element.count:
+            raise _truncated(path, element, found)
+    return header, index
 
 
 def read_ply_header(path: Path) -> Header:
@@ -161,6 +172,17 @@ def _with_property(element: Element, words: list[str]) -> Element:
         name += "_"
     new = Property(name, TYPES[words[0]], list_length_type)
     return Element(element.name, element.count, (*element.properties, new))
+
+
+def _fixed_rows(header: Header, index: int) -> bool:
+    before = header.elements[:index]
+    return not header.elements[index].has_lists and not any(e.has_lists and e.count for e in before)
+
+
+def _start(header: Header, index: int) -> int:
+    """Where the rows of a binary element begin, in bytes."""
+    order = _BYTE_ORDER[header.format]
+    return header.size + sum(e.count * e.dtype(order).itemsize for e in header.elements[:index])
 
 
 def _points_element(path: Path, header: Header) -> int:
@@ -236,7 +258,7 @@ def _read_with_plyfile(path: Path, header: Header, index: int) -> np.ndarray:
     element = header.elements[index]
     try:
         return np.asarray(PlyData.read(stream).elements[index].data)
-    except PlyParseError as error:
+    except (PlyParseError, ValueError) as error:  # ValueError: bytes that are no ASCII
         raise UserError(
             f'{path}: cannot read the {element.count:,} rows of the element "{element.name}" '
             f"({error}); the file is cut off or damaged."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from render.errors import UserError
-from render.scenes.ply import read_ply, write_ply_rows
-from render.scenes.pointtext import read_text_table
+from render.scenes.filetype import FileType, Form, file_type, head_lines
+from render.scenes.ply import find_points, read_ply, write_ply_rows
+from render.scenes.pointtext import first_row, read_text_table
 from render.scenes.types import PointCloud
 
 POINT_SUFFIXES = (".ply", ".npy", ".npz", ".xyz", ".txt", ".csv", ".pts", ".asc")
+POINT_FORMS: tuple[Form, ...] = ("ply", "npy", "npz", "numbers")
 
 # Colour of a splat of degree 0: rgb = 0.5 + SH_C0 * f_dc.
 SH_C0 = 0.28209479177387814
@@ -28,37 +31,70 @@ Columns = dict[str, np.ndarray]
 
 
 def is_point_cloud(path: Path) -> bool:
-    """Whether ``path`` is a file with the suffix of a point cloud."""
-    return path.is_file() and path.suffix.lower() in POINT_SUFFIXES
+    """Whether ``path`` is a file with the content, or at least the suffix, of a point cloud."""
+    if not path.is_file():
+        return False
+    if path.suffix.lower() in POINT_SUFFIXES:
+        return True
+    try:
+        return file_type(path).form in POINT_FORMS
+    except UserError:
+        return False
 
 
 def read_point_cloud(path: str | Path) -> PointCloud:
     """Read a point cloud; ``source`` of the result tells what it was and what was dropped.
 
-    Points with NaN or infinite coordinates are dropped. Files of trained 3D Gaussians are
-    recognised: their raw attributes are in ``gaussians`` ("f_dc" [N, 3], "f_rest" [N, C],
-    "opacity" [N, 1], "scale" [N, 3], "rotation" [N, 4]; logits and logarithms as in the file).
+    The content decides how, whatever the file is called. Points with NaN or infinite coordinates
+    are dropped. Files of trained 3D Gaussians are recognised: their raw attributes are in
+    ``gaussians`` ("f_dc" [N, 3], "f_rest" [N, C], "opacity" [N, 1], "scale" [N, 3], "rotation"
+    [N, 4]; logits and logarithms as in the file).
 
     Raises:
-        UserError: unknown suffix, broken file, or not a single usable point.
+        UserError: no point cloud, broken file, or not a single usable point.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
     if not path.is_file():
         raise UserError(f"{path}: there is no such point cloud file.")
-    if path.stat().st_size == 0:
+    kind = file_type(path)
+    if kind.form == "empty":
         raise UserError(f"{path}: the file is empty, expected points.")
-    if suffix == ".ply":
+    form = kind.form if kind.form in POINT_FORMS else path.suffix.lower().lstrip(".")
+    if form == "ply":
         rows = read_ply(path)
         return _from_columns(path, {str(n).lower(): rows[n] for n in rows.dtype.names or ()})
-    if suffix in (".npy", ".npz"):
+    if form in ("npy", "npz"):
         return _from_columns(path, _read_numpy(path))
-    if suffix in POINT_SUFFIXES:
+    # A name that promises points: the reader says which line is wrong.
+    if form == "numbers" or f".{form}" in POINT_SUFFIXES:
         return _from_columns(path, read_text_table(path))
     raise UserError(
-        f'{path}: point clouds of type "{suffix}" are not supported; '
-        f"expected one of {', '.join(POINT_SUFFIXES)}."
+        f"{path}: expected a point cloud ({', '.join(POINT_SUFFIXES)}), found {kind.what}."
     )
+
+
+def describe_point_cloud(path: Path, kind: FileType) -> str:
+    """A few words about a file of one of :data:`POINT_FORMS`; reads its header at most.
+
+    Raises:
+        UserError: a header that is broken, or too few bytes after it.
+    """
+    if kind.form == "ply":
+        header, index = find_points(path)
+        element = header.elements[index]
+        if element.count == 0:
+            raise _no_points(path)
+        splats = any(p.name.lower() == "f_dc_0" for p in element.properties)
+        return f"point cloud, PLY with {element.count:,} {'Gaussians' if splats else 'points'}"
+    if kind.form == "numbers":
+        lines = head_lines(kind.head) or []
+        first, _ = first_row(path, lines)
+        count = sum(bool(line.strip()) for line in lines[first:])
+        about = ""
+        if kind.size > len(kind.head):
+            about, count = "about ", round(count * kind.size / len(kind.head))
+        return f"point cloud, text with {about}{count:,} rows"
+    return f"point cloud, {_describe_numpy(path)}"
 
 
 def write_ply(path: str | Path, cloud: PointCloud) -> None:
@@ -87,7 +123,7 @@ def _from_columns(path: Path, columns: Columns) -> PointCloud:
     if xyz is None:
         raise UserError(f"{path}: expected columns x, y, z, found {', '.join(columns) or 'none'}.")
     if len(xyz) == 0:
-        raise UserError(f"{path}: the file holds zero points; at least one is needed.")
+        raise _no_points(path)
     # Double coordinates may be finite and still overflow float32.
     with np.errstate(over="ignore"):
         xyz = xyz.astype(np.float32)
@@ -175,14 +211,9 @@ def _gaussians(columns: Columns) -> dict[str, Tensor] | None:
 
 
 def _read_numpy(path: Path) -> Columns:
-    try:
+    with _numpy_errors(path):
         loaded = np.load(path, allow_pickle=False)
         arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: cannot be read as a NumPy file without pickle "
-            f"({error}); save plain number arrays with np.save or np.savez."
-        ) from error
     arrays = {str(name).lower(): array for name, array in arrays.items()}
     if len(arrays) == 1 and next(iter(arrays.values())).dtype.names:
         rows = next(iter(arrays.values()))
@@ -191,12 +222,8 @@ def _read_numpy(path: Path) -> Columns:
     if positions is None and len(arrays) == 1:
         positions = next(iter(arrays.values()))
     found = ", ".join(f"{n or 'array'} {a.dtype}{list(a.shape)}" for n, a in arrays.items())
-    numeric = positions is not None and positions.dtype.kind in "fiu"
-    if positions is None or not numeric or positions.ndim != 2 or positions.shape[1] not in (3, 6):
-        raise UserError(
-            f"{path}: expected an array [N, 3] or [N, 6] (x y z, or x y z r g b), or arrays named "
-            f"{'/'.join(_POSITION_NAMES[:3])} and {'/'.join(_COLOR_NAMES[:2])}; found {found}."
-        )
+    if positions is None or not _are_positions(positions):
+        raise _no_positions(path, found)
     columns = dict(zip("xyz", positions[:, :3].T, strict=True))
     groups = [(("red", "green", "blue"), _pick(arrays, _COLOR_NAMES))]
     groups.append((("nx", "ny", "nz"), _pick(arrays, _NORMAL_NAMES)))
@@ -212,6 +239,46 @@ def _read_numpy(path: Path) -> Columns:
             )
         columns.update(zip(names, values[:, :3].T, strict=True))
     return columns
+
+
+@contextmanager
+def _numpy_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # damaged headers fail in every way there is
+        raise UserError(
+            f"{path}: cannot be read as a NumPy file without pickle "
+            f"({error}); save plain number arrays with np.save or np.savez."
+        ) from error
+
+
+def _describe_numpy(path: Path) -> str:
+    with _numpy_errors(path):
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    if isinstance(loaded, np.lib.npyio.NpzFile):
+        names = [name.lower() for name in loaded.files]
+        loaded.close()
+        if len(names) > 1 and not set(names) & set(_POSITION_NAMES):
+            raise _no_positions(path, ", ".join(names[:8]))
+        return f"NumPy archive with {', '.join(names[:4])}"
+    if not (loaded.dtype.names or _are_positions(loaded)):
+        raise _no_positions(path, f"array {loaded.dtype}{list(loaded.shape)}")
+    return f"NumPy array with {len(loaded):,} points"
+
+
+def _are_positions(array: np.ndarray) -> bool:
+    return array.dtype.kind in "fiu" and array.ndim == 2 and array.shape[1] in (3, 6)
+
+
+def _no_positions(path: Path, found: str) -> UserError:
+    return UserError(
+        f"{path}: expected an array [N, 3] or [N, 6] (x y z, or x y z r g b), or arrays named "
+        f"{'/'.join(_POSITION_NAMES[:3])} and {'/'.join(_COLOR_NAMES[:2])}; found {found}."
+    )
+
+
+def _no_points(path: Path) -> UserError:
+    return UserError(f"{path}: the file holds zero points; at least one is needed.")
 
 
 def _pick(arrays: dict[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray | None:

@@ -38,7 +38,7 @@ def read_text_table(path: Path) -> dict[str, np.ndarray]:
             f"{path}: expected text with one point a line, found binary data."
         ) from error
     lines = text.splitlines()
-    first, names = _first_row(path, lines)
+    first, names = first_row(path, lines)
     width = len(_words(lines[first]))
     # One pass in C; only if that fails the line at fault is looked for.
     body = "\n".join(lines[first:]).translate(_SEPARATORS)
@@ -70,8 +70,12 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _first_row(path: Path, lines: list[str]) -> tuple[int, list[str] | None]:
-    """Index of the first line of numbers, and the column names that stood before it."""
+def first_row(path: Path, lines: list[str]) -> tuple[int, list[str] | None]:
+    """Index of the first line of numbers, and the column names that stood before it.
+
+    Raises:
+        UserError: there is none; names the first line that is not understood.
+    """
     names: list[str] | None = None
     for i, line in enumerate(lines):
         words = _words(line)

@@ -118,6 +118,8 @@ class Scene:
         up: unit vector [3] that points up in the world.
         to_file: [4, 4] float64, world coordinates here -> the file's own units.
         notes: sentences about what was read, held out or assumed, in the order they arose.
+        recipe: what it was loaded from and how; equal recipes give equal scenes, but for the
+            background.
     """
 
     name: str
@@ -130,6 +132,7 @@ class Scene:
     to_file: Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
     path: Path | None = None
     notes: list[str] = field(default_factory=list)
+    recipe: str = ""
 
     def split(self, name: SplitName) -> list[View]:
         """The views of a split, in order."""

@@ -7,6 +7,7 @@ them each: ``latest`` (the newest) and ``best`` (highest PSNR on the val split, 
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,12 @@ def save_checkpoint(folder: Path, content: dict[str, Any], *, best: bool = False
 def list_checkpoints(folder: Path) -> list[Path]:
     """All checkpoint files of a folder, newest step first, whole or not."""
     return sorted(folder.glob("step_*.pt"), reverse=True)
+
+
+def step_of(path: Path) -> int | None:
+    """The step in a checkpoint's name; None when it was renamed."""
+    match = re.fullmatch(r"step_(\d+)", path.stem)
+    return int(match[1]) if match else None
 
 
 def pointed(folder: Path, pointer: str) -> Path | None:

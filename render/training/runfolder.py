@@ -143,6 +143,16 @@ class RunFolder:
                 kept.append(line)
         atomic_text(path, "\n".join(kept) + "\n")
 
+    def trained_seconds(self) -> float | None:
+        """Seconds of training in the last line of metrics.csv; None when it does not say."""
+        try:
+            with (self.path / "metrics.csv").open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+                cells = file.read().decode(errors="replace").splitlines()[-1].split(",")
+            return float(cells[COLUMNS.index("seconds")])
+        except (OSError, IndexError, ValueError):
+            return None
+
     def files(self) -> dict[str, list[str]]:
         """Names of all files, by folder relative to the run ("" for the run itself)."""
         found: dict[str, list[str]] = {}

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from render.methods.base import Method
 from render.scenes.types import Scene
 from render.training.sampler import ViewSampler
+from render.training.stages import Stages, stage
 
-MAX_BAD_STEPS = 20  # consecutive steps with a non-finite loss before training stops
+MAX_BAD_STEPS = 20  # consecutive steps with a non-finite loss or gradient before training stops
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss was not finite for ``MAX_BAD_STEPS`` steps in a row."""
+    """Loss or gradients were not finite for ``MAX_BAD_STEPS`` steps in a row."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Trainer:
         method: built on ``scene``.
         scene: its ``train`` split is learnt from.
         seed: of the sampler and of everything random during training.
+
+    Attributes:
+        lr_scale: factor on the learning rate of every parameter group, 1 unless changed.
+        loss_scale: factor on the weight of loss terms; those that are not named have 1.
+        stages: collects the times of the steps.
     """
 
     def __init__(self, method: Method, scene: Scene, seed: int) -> None:
@@ -47,6 +54,9 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(seed)
         self.sampler = ViewSampler(len(scene.splits["train"]), self.generator)
         self.optimizer = self._build_optimizer()
+        self.lr_scale = {group["name"]: 1.0 for group in self.optimizer.param_groups}
+        self.loss_scale: dict[str, float] = {}
+        self.stages = Stages(method.device)
         self.step_count = 0
         self.seconds = 0.0
         self.bad_steps = 0  # in a row
@@ -57,47 +67,77 @@ class Trainer:
         return torch.optim.Adam(self.method.parameter_groups(), eps=1e-15, fused=fused)
 
     def step(self) -> StepReport:
-        """Run one step. A non-finite loss leaves all parameters as they were.
+        """Run one step. A non-finite loss or gradient leaves all parameters as they were.
 
         Raises:
             TrainingDivergedError: when that happened ``MAX_BAD_STEPS`` times in a row.
         """
+        with self.stages.step():
+            return self._step()
+
+    def rates(self) -> dict[str, float]:
+        """Learning rate of every parameter group at the coming step."""
+        rates = self.method.learning_rates(self.step_count)
+        return {name: rates[name] * scale for name, scale in self.lr_scale.items()}
+
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of every known loss term at the coming step."""
+        weights = self.method.loss_weights(self.step_count)
+        names = dict.fromkeys([*weights, *self.loss_scale])
+        return {n: weights.get(n, 1.0) * self.loss_scale.get(n, 1.0) for n in names}
+
+    def _step(self) -> StepReport:
         start = time.perf_counter()
         step = self.step_count
-        rates = self.method.learning_rates(step)
+        rates = self.rates()
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
         out = self.method.train_step(step, self.sampler, self.generator)
         loss, skipped = math.nan, out.skipped
         if skipped is None:
-            weights = self.method.loss_weights(step)
-            total = torch.stack([weights.get(n, 1.0) * t for n, t in out.terms.items()]).sum()
-            loss = float(total.detach())
-            if math.isfinite(loss):
-                total.backward()
-                self.optimizer.step()
-                self.bad_steps = 0
-            else:
-                skipped = "the loss is not finite"
-                self.bad_steps += 1
+            with stage("loss"):
+                for name in out.terms:
+                    self.loss_scale.setdefault(name, 1.0)
+                weights = self.loss_weights()
+                total = torch.stack([weights[n] * t for n, t in out.terms.items()]).sum()
+                loss = float(total.detach())
+            skipped = self._learn(total) if math.isfinite(loss) else "the loss is not finite"
+            self.bad_steps = 0 if skipped is None else self.bad_steps + 1
         self.optimizer.zero_grad(set_to_none=True)
         self.skipped_steps += skipped is not None
         if self.bad_steps >= MAX_BAD_STEPS:
             raise TrainingDivergedError(
-                f"the loss was not finite for {MAX_BAD_STEPS} steps in a row (step {step}); "
+                f"{skipped} for {MAX_BAD_STEPS} steps in a row (step {step}); "
                 "lower the learning rates or look for broken images in the scene"
             )
         if skipped is None:
-            self.method.after_step(step, self.optimizer, self.generator)
+            with stage("refine"):
+                self.method.after_step(step, self.optimizer, self.generator)
         self.step_count += 1
         self.seconds += time.perf_counter() - start
         psnr = -10 * math.log10(out.mse) if out.mse > 0 else math.nan
         terms = {name: float(term.detach()) for name, term in out.terms.items()}
         return StepReport(self.step_count, self.seconds, loss, terms, psnr, skipped)
 
+    def _learn(self, total: Tensor) -> str | None:
+        """Backward and optimiser; why there was nothing to learn, if so."""
+        with stage("backward"):
+            total.backward()
+        with stage("optimiser"):
+            if not self._gradients_finite():
+                return "a gradient is not finite"
+            self.optimizer.step()
+        return None
+
+    def _gradients_finite(self) -> bool:
+        """A sum is not finite where one of its terms is not: one pass, nothing kept."""
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        sums = [p.grad.sum() for p in params if p.grad is not None]
+        return not sums or bool(torch.stack(sums).isfinite().all())
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the next step, as tensors and plain numbers."""
-        return {
+        state = {
             "step": self.step_count,
             "seconds": self.seconds,
             "bad_steps": self.bad_steps,
@@ -107,16 +147,25 @@ class Trainer:
             "sampler": self.sampler.state_dict(),
             "generator": self.generator.get_state(),
             "torch_rng": torch.get_rng_state(),
+            "lr_scale": dict(self.lr_scale),
+            "loss_scale": dict(self.loss_scale),
         }
+        if self.method.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.method.device)
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where :meth:`state_dict` stood."""
+        """Continue exactly where :meth:`state_dict` stood; older states have no scales."""
         self.method.load_state_dict(state["method"])
         self.optimizer = self._build_optimizer()  # the number of primitives may have changed
         self.optimizer.load_state_dict(state["optimizer"])
         self.sampler.load_state_dict(state["sampler"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
+        if self.method.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.method.device)
+        self.lr_scale = dict.fromkeys(self.lr_scale, 1.0) | dict(state.get("lr_scale", {}))
+        self.loss_scale = dict(state.get("loss_scale", {}))
         self.step_count = int(state["step"])
         self.seconds = float(state["seconds"])
         self.bad_steps = int(state["bad_steps"])

@@ -52,6 +52,8 @@ def test_every_option_of_the_contract() -> None:
 
 def test_positional_paths_are_sorted_by_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "step_0000001.pt").touch()
+    (tmp_path / "run" / "config.json").write_text("{}")
     run = str(tmp_path / "run")
     assert parse(["lego"]).scene == "lego"
     both = parse(["lego", "cloud.ply"])
@@ -59,6 +61,10 @@ def test_positional_paths_are_sorted_by_what_they_are(tmp_path: Path) -> None:
     assert parse(["cloud.ply"]).scene == "cloud.ply"
     assert parse([run]).resume == run
     assert parse(["checkpoints/step_0000001.pt"]).resume == "checkpoints/step_0000001.pt"
+    (tmp_path / "scan.dat").write_text("1 2 3\n4 5 6\n")
+    assert parse(["lego", str(tmp_path / "scan.dat")]).points == tmp_path / "scan.dat"
+    (tmp_path / "flight").write_text('{"cameras": []}')
+    assert parse(["lego", str(tmp_path / "flight")]).render == tmp_path / "flight"
     with pytest.raises(UserError, match="one scene"):
         parse(["lego", "chair"])
     with pytest.raises(UserError, match="one point cloud"):

@@ -112,15 +112,15 @@ def test_newest_view_wins(options: Options) -> None:
     blocked = session.submit(lambda bench: gate.wait(SECONDS))
     camera = Camera.look_at((3.0, 0.0, 1.0), (0.0, 0.0, 0.0), width=20, height=10)
     for number in range(5):
-        session.request_view(ViewRequest(camera, k=2, inspect=number == 4, number=number))
+        session.request_view(ViewRequest(camera, (2,), (2,) if number == 4 else (), number=number))
     gate.set()
     blocked.result(SECONDS)
     session.submit(lambda bench: None).result(SECONDS)
     session.submit(lambda bench: None).result(SECONDS)  # a picture comes between two commands
     view = session.snapshot().view
     assert view is not None and view.request.number == 4
-    assert view.render.rgb.shape == (10, 20, 3)
-    assert view.inspection is not None and view.inspection.kbuffer.k == 2
+    assert view.renders[2].rgb.shape == (10, 20, 3)
+    assert view.insides[2].kbuffer.k == 2
     closed(session)
 
 
@@ -128,7 +128,7 @@ def test_pictures_come_while_training(options: Options) -> None:
     session = opened(options)
     session.start()
     camera = Camera.look_at((3.0, 0.0, 1.0), (0.0, 0.0, 0.0), width=20, height=10)
-    session.request_view(ViewRequest(camera, background=Background("black"), number=7))
+    session.request_view(ViewRequest(camera, (3,), background=Background("black"), number=7))
     assert session.wait_for(lambda snapshot: snapshot.view is not None, SECONDS).view is not None
     assert session.snapshot().state is State.RUNNING
     closed(session)
@@ -137,7 +137,7 @@ def test_pictures_come_while_training(options: Options) -> None:
 def test_failed_picture_leaves_training_alone(options: Options) -> None:
     session = opened(options)
     session.start()
-    session.request_view(ViewRequest("not a camera"))  # pyright: ignore[reportArgumentType]
+    session.request_view(ViewRequest("not a camera", (1,)))  # pyright: ignore[reportArgumentType]
     assert session.wait_for(lambda snapshot: snapshot.error is not None, SECONDS).error
     assert session.snapshot().state is State.RUNNING
     assert "AttributeError" in (session.snapshot().error or "")

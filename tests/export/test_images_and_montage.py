@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from render.export.images import colorize, save_image, side_by_side, to_uint8
-from render.export.montage import _ticks, cumulative, montage
+from render.export.layer_colors import cumulative
+from render.export.legend import tick_texts
+from render.export.montage import montage
 from render.kbuffer import KBuffer
 from render.methods.base import Inspection
 
@@ -67,7 +69,7 @@ def test_montage_of_any_shape(layers: int, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("scale", [1e-7, 1.0, 1e20])
 def test_depth_scale_fits_its_column_at_any_unit(scale: float) -> None:
-    assert max(len(text) for text in _ticks(3.5 * scale, 4.5 * scale)) < 10
+    assert max(len(text) for text in tick_texts(3.5 * scale, 4.5 * scale)) < 10
 
 
 def test_montage_marks_empty_slots_and_orders_depth() -> None:

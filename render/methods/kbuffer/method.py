@@ -14,7 +14,7 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.errors import UserError
-from render.kbuffer.gaussians import MAX_LAYERS, Layers, splat, splat_layers
+from render.kbuffer.gaussians import MAX_LAYERS, Layers, Projected, splat, splat_layers
 from render.methods.base import Inspection, Method, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.cloud import NAMES, Cloud
 from render.methods.kbuffer.fusion import Fusion
@@ -29,6 +29,7 @@ from render.methods.kbuffer.targets import (
 from render.scenes.types import Scene
 from render.training.losses import dssim, l1
 from render.training.sampler import ViewSampler
+from render.training.stages import stage
 
 SMALLEST_SSIM = 11  # px: the window of SSIM must fit
 
@@ -106,16 +107,10 @@ class KBufferMethod(Method):
     def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
         o = self.options
         index = sampler.next()
-        view = self.views[index]
         background = self.background.color(generator)
-        halved = halvings(view.camera.width, view.camera.height)
-        level = max(0, halved - step // max(1, o.coarse_steps))
-        camera, target = coarse_view(view, level, background)
-        box = self._boxes[index]
-        if box is None:
-            box = self._boxes[index] = content_box(view)
-        camera, target = training_window(camera, target, box, o.max_pixels, generator)
-        target, background = target.to(self.device), background.to(self.device)
+        with stage("data"):
+            camera, target = self._draw(step, index, background, generator)
+            target, background = target.to(self.device), background.to(self.device)
         self.network_on = self.fusion is not None and step >= o.network_from
         k = o.k
         if self.network_on and float(torch.rand(1, generator=generator)) < o.layer_dropout:
@@ -123,14 +118,28 @@ class KBufferMethod(Method):
         self._probe = torch.zeros(len(self.cloud), 2, device=self.device, requires_grad=True)
         layers = self._layers(camera, k, self._probe)
         rgb = self._picture(layers, background)
-        error = (rgb - target).detach()
-        # The probe channels are zero everywhere, so this adds nothing to the loss; its gradient
-        # is each Gaussian's share of the absolute error and of the picture (see refine.py).
-        probe = (layers.image[..., 3] * error.abs().mean(-1) + layers.image[..., 4]).sum()
-        terms = {"l1": l1(rgb, target) + probe}
-        if o.ssim > 0 and min(target.shape[:2]) >= SMALLEST_SSIM:
-            terms["ssim"] = dssim(rgb, target)
-        return StepOutput(terms, mse=float(error.square().mean()))
+        with stage("loss"):
+            error = (rgb - target).detach()
+            # The probe channels are zero everywhere, so this adds nothing to the loss; its gradient
+            # is each Gaussian's share of the absolute error and of the picture (see refine.py).
+            probe = (layers.image[..., 3] * error.abs().mean(-1) + layers.image[..., 4]).sum()
+            terms = {"l1": l1(rgb, target) + probe}
+            if o.ssim > 0 and min(target.shape[:2]) >= SMALLEST_SSIM:
+                terms["ssim"] = dssim(rgb, target)
+            return StepOutput(terms, mse=float(error.square().mean()))
+
+    def _draw(
+        self, step: int, index: int, background: Tensor, generator: torch.Generator
+    ) -> tuple[Camera, Tensor]:
+        """Camera and photograph [H, W, 3] of what a step learns from the view at ``index``."""
+        view = self.views[index]
+        halved = halvings(view.camera.width, view.camera.height)
+        level = max(0, halved - step // max(1, self.options.coarse_steps))
+        camera, target = coarse_view(view, level, background)
+        box = self._boxes[index]
+        if box is None:
+            box = self._boxes[index] = content_box(view)
+        return training_window(camera, target, box, self.options.max_pixels, generator)
 
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
@@ -145,8 +154,17 @@ class KBufferMethod(Method):
             self.blame = Blame(len(self.cloud), self.device)
 
     def _layers(self, camera: Camera, k: int, probe: Tensor | None = None) -> Layers:
+        """K layers of a camera, see :meth:`_splat`."""
+        with stage("rasterise"):
+            return self._splat(self._project(camera), camera, k, probe)
+
+    def _project(self, camera: Camera) -> Projected:
+        return self.cloud.project(camera, self.near, self.options.antialias)
+
+    def _splat(
+        self, projected: Projected, camera: Camera, k: int, probe: Tensor | None = None
+    ) -> Layers:
         """K layers with values (r, g, b, two probe channels, F features)."""
-        projected = self.cloud.project(camera, self.near, self.options.antialias)
         if probe is None:
             probe = torch.zeros(len(self.cloud), 2, device=self.device)
         values = torch.cat([projected.rgb, probe, self.cloud.features], 1)
@@ -158,13 +176,15 @@ class KBufferMethod(Method):
         rgb = layers.image[..., :3] + (1 - layers.alpha)[..., None] * background
         if not self.network_on or self.fusion is None:
             return rgb
-        return self.fusion(layers.features, rgb, layers.alpha)
+        with stage("network"):
+            return self.fusion(layers.features, rgb, layers.alpha)
 
     # ------------------------------------------------------------------ pictures
     @torch.no_grad()
     def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
-        k = self._clip(k)
-        layers = self._layers(camera, k)
+        return self._rendered(self._layers(camera, self._clip(k)), background)
+
+    def _rendered(self, layers: Layers, background: Tensor) -> Render:
         rgb = self._picture(layers, background.to(self.device))
         weight = shares(layers)
         depth = (weight * layers.kbuffer.depth).sum(-1) / layers.alpha.clamp(min=1e-6)
@@ -180,18 +200,30 @@ class KBufferMethod(Method):
         background = background.to(self.device)
         plain = layers.image[..., :3] + (1 - layers.alpha)[..., None] * background
         correction = self._picture(layers, background) - plain
-        projected = self.cloud.project(camera, self.near, self.options.antialias)
+        projected = self._project(camera)
         everything = splat(projected, projected.rgb, camera.width, camera.height, 0)
         rgb = everything.image + (1 - everything.alpha)[..., None] * background
         return Render((rgb + correction).clamp(0, 1), everything.alpha)
 
     @torch.no_grad()
     def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
-        layers = self._layers(camera, self._clip(k))
-        projected = self.cloud.project(camera, self.near, self.options.antialias)
-        norm = layers.kbuffer.gather(self.cloud.features.norm(dim=1, keepdim=True))[..., 0]
-        color = layers.kbuffer.gather(projected.rgb.clamp(max=1))
-        return Inspection(layers.kbuffer, color, shares(layers), norm)
+        projected = self._project(camera)
+        return self._inspected(projected, self._splat(projected, camera, self._clip(k)))
+
+    @torch.no_grad()
+    def view(
+        self, camera: Camera, background: Tensor, k: int | None = None
+    ) -> tuple[Render, Inspection]:
+        projected = self._project(camera)
+        layers = self._splat(projected, camera, self._clip(k))
+        return self._rendered(layers, background), self._inspected(projected, layers)
+
+    def _inspected(self, projected: Projected, layers: Layers) -> Inspection:
+        kbuffer = layers.kbuffer
+        color = kbuffer.gather(projected.rgb.clamp(max=1))
+        features = kbuffer.gather(self.cloud.features)
+        extra = {} if self.fusion is None else {"features": features}
+        return Inspection(kbuffer, color, shares(layers), features.norm(dim=-1), extra)
 
     def _clip(self, k: int | None) -> int:
         return self.options.k if k is None else max(1, min(k, self.options.k))

@@ -22,6 +22,7 @@ from render.scenes.types import Scene, View
 from render.training.losses import mse
 from render.training.metrics import Lpips, load_lpips
 from render.training.sampler import ViewSampler
+from render.training.stages import stage
 
 _LOG = logging.getLogger(__name__)
 _MARGIN = 4  # pixels around the box of the visible points; also the jitter in training
@@ -125,32 +126,40 @@ class Bpcr(Method):
         return {name: rate * factor for name, rate in rates.items()}
 
     def loss_weights(self, step: int) -> dict[str, float]:
-        """LPIPS counts with its option's weight."""
-        return {"lpips": self.options.lpips_weight}
+        """LPIPS counts with its option's weight where it counts at all."""
+        weights = {"mse": 1.0}
+        return weights if self.lpips is None else weights | {"lpips": self.options.lpips_weight}
 
     def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
         """One random window of one photograph."""
         number = sampler.next()
+        with stage("data"):
+            batch = self._draw(number, generator)
+        if isinstance(batch, str):
+            return StepOutput({}, skipped=batch)
+        kbuffer, rays, target = batch
+        self.network.train()
+        rgb = self._composite(self._forward(kbuffer, rays), kbuffer, self.background)
+        with stage("loss"):
+            terms = {"mse": mse(rgb, target)}
+            if self.lpips is not None:
+                a, b = (image.movedim(-1, 0)[None] for image in (rgb, target))  # [1, 3, H, W]
+                terms["lpips"] = self.lpips.model(a, b, normalize=True).mean()
+            return StepOutput(terms, mse=float(terms["mse"].detach()))
+
+    def _draw(self, number: int, generator: torch.Generator) -> tuple[KBuffer, Rays, Tensor] | str:
+        """A window of a training view, see :meth:`crop_batch`; or why there is none."""
         view, o = self.views[number], self.options
         side = o.crop or min(view.camera.width, view.camera.height)
         region, jitter = self._region(number)
         if region is None:
-            return StepOutput({}, skipped=f"view {view.name} shows no point")
+            return f"view {view.name} shows no point"
         for _ in range(o.crop_tries):
             crop = draw_crop(region, generator, side=side, area=o.crop_area, jitter=jitter)
             batch = self.crop_batch(view, crop)
             if batch is not None:
-                break
-        else:
-            return StepOutput({}, skipped=f"{o.crop_tries} windows of {view.name} without a point")
-        kbuffer, rays, target = batch
-        self.network.train()
-        rgb = self._composite(self._forward(kbuffer, rays), kbuffer, self.background)
-        terms = {"mse": mse(rgb, target)}
-        if self.lpips is not None:
-            a, b = (image.movedim(-1, 0)[None] for image in (rgb, target))  # [1, 3, H, W]
-            terms["lpips"] = self.lpips.model(a, b, normalize=True).mean()
-        return StepOutput(terms, mse=float(terms["mse"].detach()))
+                return batch
+        return f"{o.crop_tries} windows of {view.name} without a point"
 
     def _region(self, number: int) -> tuple[Region | None, int]:
         """What windows of a training view are cut from, and its jitter; None: no point in view."""
@@ -199,33 +208,46 @@ class Bpcr(Method):
         through the points' own alpha (``color_skip``) and where no point is (``pix_mask``).
         The depth is that of the nearest layer.
         """
-        kbuffer, rays = self._view(camera, k)
+        return self._rendered(*self._fused(camera, k), background)
+
+    def _rendered(self, kbuffer: KBuffer, out: NpfOutput | None, background: Tensor) -> Render:
         covered = kbuffer.valid[..., 0]  # [H, W]
         depth = kbuffer.depth[..., 0] * covered
-        if not bool(covered.any()):
-            rgb = background.to(depth).expand(camera.height, camera.width, 3).clamp(0, 1)
+        if out is None:
+            rgb = background.to(depth).expand(*covered.shape, 3).clamp(0, 1)
             return Render(rgb.contiguous(), covered.float(), depth)
-        out = self._forward_view(kbuffer, rays)
         rgb = self._composite(out, kbuffer, background).clamp(0, 1)
         return Render(rgb, out.alpha * covered, depth)
 
     @torch.no_grad()
     def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
         """Layers with their points' colours (grey without), KFN mass and feature norms."""
-        kbuffer, rays = self._view(camera, k)
+        return self._inspected(*self._fused(camera, k))
+
+    @torch.no_grad()
+    def view(
+        self, camera: Camera, background: Tensor, k: int | None = None
+    ) -> tuple[Render, Inspection]:
+        """Rasterises and runs the networks once."""
+        fused = self._fused(camera, k)
+        return self._rendered(*fused, background), self._inspected(*fused)
+
+    def _inspected(self, kbuffer: KBuffer, out: NpfOutput | None) -> Inspection:
         colors = self.rgb if self.rgb is not None else torch.full((len(self.xyz), 3), 0.5)
         color = kbuffer.gather(colors.to(self.device))  # [H, W, k, 3]
-        if not bool(kbuffer.valid.any()):
+        if out is None:
             zeros = torch.zeros_like(kbuffer.depth)
-            return Inspection(kbuffer, color, zeros, zeros, {"rectified_norm": zeros})
-        out = self._forward_view(kbuffer, rays)
+            features = zeros[..., None].expand(*zeros.shape, self.options.dim)
+            extra = {"rectified_norm": zeros, "features": features}
+            return Inspection(kbuffer, color, zeros, zeros, extra)
         layers = kbuffer.k
+        rectified = out.rectified[..., :layers, :].float()
         return Inspection(
             kbuffer,
             color,
             out.weight[..., :layers],
             out.features[..., :layers, :].float().norm(dim=-1),
-            {"rectified_norm": out.rectified[..., :layers, :].float().norm(dim=-1)},
+            {"rectified_norm": rectified.norm(dim=-1), "features": rectified},
         )
 
     # ------------------------------------------------------------------ state
@@ -287,10 +309,17 @@ class Bpcr(Method):
         return self.radius * min(camera.width, camera.height) / 2
 
     def _rasterize(self, camera: Camera, k: int, radius_px: float) -> KBuffer:
-        kbuffer = rasterize(self.xyz, camera, k, radius=radius_px, mode="px", near=self.near)
+        with stage("rasterise"):
+            kbuffer = rasterize(self.xyz, camera, k, radius=radius_px, mode="px", near=self.near)
         if int(kbuffer.index.max()) >= len(self.xyz):
             raise AssertionError("the rasteriser returned an id that no point has")
         return kbuffer
+
+    def _fused(self, camera: Camera, k: int | None) -> tuple[KBuffer, NpfOutput | None]:
+        """The layers of a camera and what the networks make of them; None: there is no point."""
+        kbuffer, rays = self._view(camera, k)
+        empty = not bool(kbuffer.valid.any())
+        return kbuffer, None if empty else self._forward_view(kbuffer, rays)
 
     def _view(self, camera: Camera, k: int | None) -> tuple[KBuffer, Rays]:
         layers = self.options.k if k is None else min(k, self.options.k)
@@ -316,7 +345,8 @@ class Bpcr(Method):
         return self.device.type == "cpu" and supported is not None and bool(supported())
 
     def _forward(self, kbuffer: KBuffer, rays: Rays) -> NpfOutput:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16()):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16())
+        with stage("network"), autocast:
             return self.network(kbuffer, rays, self.rgb)
 
     def _forward_view(self, kbuffer: KBuffer, rays: Rays) -> NpfOutput:

@@ -1,0 +1,280 @@
+"""What lies on the desk: the session, the view of it, and everything a person can do with them.
+
+Panels, shortcuts and drops all call the methods here and in :mod:`app.viewing`, on the main
+thread; nothing here draws. A new scene loads in a session of its own beside the present one,
+which goes on training until the new one is ready: a file that turns out to be broken costs
+nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from app.drops import Drops
+from app.messages import Messages
+from app.options import Options
+from app.painter import Painter
+from app.pictures import Pictures
+from app.preview import Preview
+from app.runtime import error_sentence
+from app.session import Cancelled, Session
+from app.settings import Settings
+from app.snapshot import Snapshot, State
+from app.viewing import DEFAULT_K, Viewing
+from render.errors import UserError
+from render.scenes.types import Scene
+
+T = TypeVar("T")
+
+CLOSE_SECONDS = 2.5  # that the window waits for checkpoints when it closes
+_LOADED = (State.READY, State.RUNNING, State.PAUSED, State.FINISHED)
+
+
+class Desk:
+    """See the module's text.
+
+    Args:
+        settings: of the user; changed here, saved by the window.
+        preview: the OpenGL point preview, or None where it could not start.
+        wake: ends the main loop's wait, from any thread.
+    """
+
+    def __init__(
+        self, settings: Settings, preview: Preview | None, wake: Callable[[], None]
+    ) -> None:
+        self.settings = settings
+        self.preview = preview
+        self.messages = Messages()
+        self.viewing = Viewing(self.messages)
+        self.viewing.control.smoothing = settings.smoothing
+        self.viewing.control.speed = settings.speed
+        self.painter = Painter(wake)
+        self.pictures = Pictures(self.painter)
+        self.pictures.moving_scale = settings.move_scale
+        self.drops = Drops(self, wake)
+        self.session: Session | None = None
+        self.coming: Session | None = None  # loading beside `session`
+        self.snapshot = Snapshot()
+        self.preview_on = False  # points by OpenGL instead of the model
+        self._coming_starts = True
+        self._retired: list[Session] = []
+        self._jobs: list[tuple[Future[Any], Callable[[Any], None]]] = []
+        self._error: str | None = None  # of the snapshot, already shown
+        self.painter.start()
+
+    # ------------------------------------------------------------------ scenes
+    def open(self, options: Options, scene: Scene | None = None, *, train: bool = True) -> None:
+        """Load in a new session; it replaces the present one when it is ready.
+
+        Args:
+            scene: already loaded, when only the method or its options change.
+            train: start training at once.
+        """
+        if self.coming is not None:
+            self._retire(self.coming)
+        self._coming_starts = train
+        self.coming = Session(options, autostart=False, log=self.messages.add, scene=scene)
+        self.coming.open()
+
+    def restart(self, **changes: Any) -> None:
+        """Train the present scene from the beginning, in a new run, with ``changes`` of options."""
+        if self.session is not None and self.session.bench is not None:
+            options = self.session.bench.options
+            same_scene = not {"points", "background", "downscale"} & changes.keys()
+            new = replace(options, resume=None, out=None, **changes)
+            self.open(new, self.scene if same_scene else None)
+
+    def resume(self, path: str) -> None:
+        """Continue a run folder, a checkpoint, or ``latest``."""
+        self.open(Options(resume=path))
+
+    @property
+    def scene(self) -> Scene | None:
+        """Of the present session; immutable."""
+        bench = None if self.session is None else self.session.bench
+        return None if bench is None else bench.scene
+
+    @property
+    def running(self) -> bool:
+        """Whether the model trains right now."""
+        return self.snapshot.state is State.RUNNING
+
+    @property
+    def can_train(self) -> bool:
+        """Whether there are photographs to train on."""
+        return self.scene is not None and bool(self.scene.views)
+
+    def _swap(self, coming: Session) -> None:
+        """Take over the session that was loading, if it is ready."""
+        snapshot = coming.snapshot()
+        if snapshot.state is State.FAILED:
+            self.messages.error(snapshot.error or "The scene could not be opened.")
+            self.coming = None
+            self._retire(coming)
+        if snapshot.state not in _LOADED or coming.bench is None:
+            return
+        old, old_scene = self.session, self.scene
+        self.session, self.coming = coming, None
+        if old is not None:
+            self._retire(old)
+        scene = coming.bench.scene
+        self.snapshot, self._error = snapshot, None
+        self.pictures.forget()
+        self.preview_on, self.drops.card = False, None
+        coming.view_share = self.settings.view_share
+        coming.pause_while_moving = self.settings.pause_while_moving
+        same_place = old_scene is not None and old_scene.path == scene.path
+        self.viewing.enter(scene, snapshot.k or DEFAULT_K, keep_camera=same_place)
+        if self.preview is not None:
+            self.preview.set_cloud(scene.points, scene.background.color(), scene.up)
+        if scene.path is not None:
+            kind = "scene" if scene.views else "cloud"
+            self.settings = self.settings.add_recent(scene.path, kind)
+            self.settings.last_scene = str(scene.path)
+        if self._coming_starts and self.can_train:
+            coming.start()
+
+    def _retire(self, session: Session) -> None:
+        session.stop()
+        self._retired.append(session)
+
+    def close(self) -> None:
+        """Save and end everything; waits at most :data:`CLOSE_SECONDS`."""
+        for session in (self.session, self.coming):
+            if session is not None:
+                self._retire(session)
+        self.painter.close()
+        if self.preview is not None:
+            self.preview.close()
+        end = time.monotonic() + CLOSE_SECONDS
+        for session in self._retired:
+            session.join(max(0.05, end - time.monotonic()))
+
+    # ------------------------------------------------------------------ training
+    def toggle_training(self) -> None:
+        """Start or pause; beyond a budget that is used up it goes on without one."""
+        if self.session is None:
+            return
+        if not self.can_train:
+            self.messages.add("There are no photographs here to train on.", "warning")
+        elif self.running:
+            self.session.pause()
+        else:
+            if self.snapshot.state is State.FINISHED:
+                for name in ("steps", "seconds"):
+                    self.session.set_option(name, None)
+            self.session.start()
+
+    def step(self, count: int = 1) -> None:
+        """Train ``count`` steps, then pause."""
+        if self.session is not None and self.can_train:
+            self.session.step(count)
+
+    def evaluate(self) -> None:
+        """Measure the test views now."""
+        if self.session is not None and self.can_train:
+            self.when_done(
+                self.session.evaluate(),
+                lambda point: self.messages.add(
+                    f"Held out: {point.result.psnr:.2f} dB at step {point.step:,}.", "good"
+                ),
+            )
+
+    def save(self) -> None:
+        """Write a checkpoint, and say so when it is there."""
+        if self.session is None or not self.can_train:
+            self.messages.add("There is nothing to save yet.", "warning")
+            return
+        self.when_done(
+            self.session.save(), lambda path: self.messages.add(f"Saved {path}.", "good")
+        )
+
+    def set_live(self, name: str, value: Any) -> None:
+        """Change an option that may change in a run."""
+        if self.session is not None:
+            try:
+                self.session.set_option(name, value)
+            except UserError as error:
+                self.messages.error(str(error))
+
+    def set_view_share(self, share: float) -> None:
+        """The share of the worker's time that pictures may take while it trains, 0..1."""
+        self.settings.view_share = share
+        if self.session is not None:
+            self.session.view_share = share
+
+    def set_pause_while_moving(self, pause: bool) -> None:
+        """Whether training waits while the camera moves."""
+        self.settings.pause_while_moving = pause
+        if self.session is not None:
+            self.session.pause_while_moving = pause
+
+    def when_done(self, future: Future[T], then: Callable[[T], None]) -> None:
+        """Call ``then`` on the main thread with the result; an error becomes a message."""
+        self._jobs.append((future, then))
+
+    # ------------------------------------------------------------------ every frame
+    def tick(self, dt: float, area: tuple[int, int], atlas: tuple[int, int]) -> bool:
+        """One frame: jobs, drops, sessions, camera, and the next picture.
+
+        Args:
+            dt: seconds since the last frame.
+            area: width and height in pixels where the picture is shown.
+            atlas: the same for the thumbnails; (0, 0) = hidden.
+
+        Returns:
+            Whether a new picture arrived.
+        """
+        self._collect_jobs()
+        if self.coming is not None:
+            self._swap(self.coming)
+        self.drops.tick()
+        if self.session is not None:
+            self.snapshot = self.session.snapshot()
+            if self.snapshot.error != self._error:
+                self._error = self.snapshot.error
+                if self._error:
+                    self.messages.error(self._error)
+        self.viewing.advance(dt)
+        self._look(area, atlas)
+        self._retired = [session for session in self._retired if not session.join(0)]
+        return self.pictures.take() is not None
+
+    @property
+    def shows_preview(self) -> bool:
+        """Whether the picture is the OpenGL preview's: asked for, or a cloud was dropped."""
+        card = self.drops.card
+        return self.preview is not None and (self.preview_on or (card is not None and card.shown))
+
+    def _look(self, area: tuple[int, int], atlas: tuple[int, int]) -> None:
+        wish = self.viewing.wish(area, atlas)
+        if self.shows_preview and self.preview is not None:
+            wish = replace(wish, look=wish.look.clipped(DEFAULT_K), view=None, photo=None)
+            self.pictures.ask(wish, self.preview.request)
+            self.pictures.receive(self.preview.take(), wish)
+        elif self.session is not None and self.session.bench is not None:
+            report = self.snapshot.report
+            step = 0 if report is None else report.step
+            wish = replace(wish, step=step, running=self.running)
+            self.pictures.ask(wish, self.session.request_view)
+            self.pictures.receive(self.snapshot.view, wish)
+
+    def _collect_jobs(self) -> None:
+        waiting = []
+        for future, then in self._jobs:
+            if not future.done():
+                waiting.append((future, then))
+                continue
+            try:
+                result = future.result()
+            except (Cancelled, CancelledError):
+                continue
+            except BaseException as error:
+                self.messages.error(error_sentence(error))
+                continue
+            then(result)
+        self._jobs = waiting

@@ -1,0 +1,163 @@
+"""Files that were dropped or opened: recognised and read beside the running program.
+
+A point cloud is shown at once by the OpenGL preview, with a card that asks what to do with it;
+everything else opens in a session of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from app.opening import Plan, plan
+from app.options import Options
+from app.runtime import error_sentence
+from render.export.camera_path import CameraPath, load_camera_path
+from render.scenes.alignment import Alignment, check_alignment
+from render.scenes.background import Background
+from render.scenes.bounds import bounds_of_points
+from render.scenes.pointcloud import read_point_cloud
+from render.scenes.types import PointCloud
+
+if TYPE_CHECKING:
+    from app.desk import Desk
+
+
+@dataclass
+class Card:
+    """A dropped cloud that waits for a decision.
+
+    Args:
+        alignment: how it fits the photographs of the scene, or None without a scene.
+        shown: whether the preview shows it.
+    """
+
+    path: Path
+    cloud: PointCloud
+    alignment: Alignment | None
+    shown: bool = True
+
+
+class Drops:
+    """Reads in a thread of its own; everything else happens on the main thread in :meth:`tick`."""
+
+    def __init__(self, desk: Desk, wake: Callable[[], None]) -> None:
+        self.desk = desk
+        self.card: Card | None = None
+        self.paths: list[str] = []  # everything that was ever dropped, for --ui-state
+        self.reading = 0  # batches that are being read
+        self._wake = wake
+        self._results: SimpleQueue[Callable[[], None]] = SimpleQueue()
+
+    def take(self, paths: Sequence[str]) -> None:
+        """Main thread: several files or folders at once."""
+        self.paths += paths
+        self.reading += 1
+        files = [Path(path) for path in paths]
+        threading.Thread(target=self._read, args=(files,), name="drop", daemon=True).start()
+
+    def take_text(self, text: str) -> None:
+        """A path that was typed; what does not exist may be a scene's name."""
+        if Path(text).expanduser().exists():
+            self.take([str(Path(text).expanduser())])
+        else:
+            self.desk.open(Options(scene=text))
+
+    def tick(self) -> None:
+        """Main thread: act on what was read."""
+        while True:
+            try:
+                result = self._results.get_nowait()
+            except Empty:
+                return
+            result()
+
+    # ------------------------------------------------------------------ the card's buttons
+    def use_points(self) -> None:
+        """Train the present scene from the dropped cloud."""
+        if self.card is not None:
+            self.desk.restart(points=self.card.path.resolve())
+            self.card = None
+
+    def open_alone(self) -> None:
+        """The dropped cloud becomes a scene without photographs."""
+        if self.card is not None:
+            self.desk.open(Options(scene=str(self.card.path.resolve())))
+
+    def dismiss(self) -> None:
+        """Back to the scene."""
+        self.card = None
+        desk = self.desk
+        desk.pictures.forget()
+        if desk.scene is not None:
+            bounds, control = desk.scene.bounds, desk.viewing.control
+            if desk.preview is not None:
+                desk.preview.set_cloud(
+                    desk.scene.points, desk.scene.background.color(), desk.scene.up
+                )
+            desk.viewing.enter(desk.scene, desk.viewing.trained_k, keep_camera=True)
+            if float((control.pivot - bounds.center).norm()) > 3 * bounds.radius:
+                desk.viewing.enter(desk.scene, desk.viewing.trained_k, keep_camera=False)
+
+    # ------------------------------------------------------------------ the reading thread
+    def _read(self, files: list[Path]) -> None:
+        def finished() -> None:
+            self.reading -= 1
+
+        try:
+            todo = plan(files)
+            for sentence in todo.unused:
+                self.desk.messages.error(sentence)
+            self._act(todo)
+        except BaseException as error:
+            self.desk.messages.error(error_sentence(error))
+        finally:
+            self._results.put(finished)
+            self._wake()
+
+    def _act(self, todo: Plan) -> None:
+        desk = self.desk
+        if todo.run is not None:
+            run = str(todo.run.path)
+            self._results.put(lambda: desk.resume(run))
+        elif todo.scene is not None:
+            points = todo.cloud and todo.cloud.path
+            options = Options(scene=str(todo.scene.path), points=points)
+            self._results.put(lambda: desk.open(options))
+        elif todo.cloud is not None:
+            path = todo.cloud.path
+            cloud = read_point_cloud(path)
+            scene = desk.scene
+            photos = scene is not None and bool(scene.views)
+            alignment = None
+            if scene is not None and photos:
+                alignment = check_alignment(cloud.xyz, scene.split("train"))
+            self._results.put(lambda: self._show(Card(path, cloud, alignment)))
+        if todo.camera_path is not None:
+            tour = load_camera_path(todo.camera_path.path)
+            self._results.put(lambda: self._fly(tour))
+
+    # ------------------------------------------------------------------ back on the main thread
+    def _show(self, card: Card) -> None:
+        desk = self.desk
+        self.card = card
+        background = Background() if desk.scene is None else desk.scene.background
+        desk.messages.add(f"{card.path.name}: {len(card.cloud):,} points.")
+        if card.alignment is not None:
+            level = "good" if card.alignment.verdict == "aligned" else "warning"
+            desk.messages.add(card.alignment.sentence, level)
+        if desk.preview is not None:
+            desk.preview.set_cloud(card.cloud, background.color())
+        desk.pictures.forget()
+        if card.alignment is None:  # nothing it could belong to
+            self.open_alone()
+        elif card.alignment.verdict != "aligned":
+            desk.viewing.frame(bounds_of_points(card.cloud.xyz))
+
+    def _fly(self, tour: CameraPath) -> None:
+        self.desk.messages.add(f"Flying along a path of {len(tour.cameras)} cameras.")
+        self.desk.viewing.play(tour.cameras)

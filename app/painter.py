@@ -1,0 +1,82 @@
+"""The thread that paints: neither the main thread nor the worker colours pictures."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from app.paintbox import Paintbox, Painting, PaintJob
+from app.runtime import error_sentence
+
+_JOIN_SECONDS = 2.0
+_LOG = logging.getLogger(__name__)
+
+
+class Painter:
+    """The thread. ``submit`` and ``take`` never wait for it.
+
+    Args:
+        wake: called in the thread when there is something to take, or an error.
+    """
+
+    def __init__(self, wake: Callable[[], None] | None = None) -> None:
+        self._wake = wake
+        self._changed = threading.Condition()
+        self._job: PaintJob | None = None
+        self._painting: Painting | None = None
+        self._error: str | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="painter", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; once."""
+        self._thread.start()
+
+    def submit(self, job: PaintJob) -> None:
+        """Paint ``job``; a job that waits and was not begun is dropped for it."""
+        with self._changed:
+            self._job = job
+            self._changed.notify()
+
+    def take(self) -> Painting | None:
+        """The newest painting, once."""
+        with self._changed:
+            painting, self._painting = self._painting, None
+            return painting
+
+    @property
+    def error(self) -> str | None:
+        """Why the newest job could not be painted; None when it could."""
+        with self._changed:
+            return self._error
+
+    def close(self) -> None:
+        """End the thread after the painting it is at; waits for it, 2 s at most."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_SECONDS)
+
+    def _run(self) -> None:
+        paintbox = Paintbox()
+        while (job := self._next()) is not None:
+            painting = error = None
+            try:
+                painting = paintbox.paint(job)
+            except Exception as problem:  # whatever a picture is made of, the window stays
+                error = error_sentence(problem)
+                _LOG.debug("painting failed", exc_info=True)
+                paintbox = Paintbox()
+            with self._changed:
+                self._painting, self._error = painting or self._painting, error
+            if self._wake is not None and not self._closed:
+                self._wake()
+
+    def _next(self) -> PaintJob | None:
+        """Wait for a job; None when the painter is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._job is not None)
+            job, self._job = self._job, None
+            return None if self._closed else job

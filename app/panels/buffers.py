@@ -1,0 +1,216 @@
+"""The K-buffer inspector: how many layers, what of them, which one."""
+
+# Dear PyGui declares its context managers as int.
+# pyright: reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import dearpygui.dearpygui as dpg
+
+from app.desk import Desk
+from app.look import MODE_INFO, MODES
+from app.shortcuts import tooltip
+from app.snapshot import Sweep
+from app.theme import Theme
+from app.widgets import button, heading, hint, publish, set_text, takes_text
+
+BARS_HEIGHT = 62
+_WHY = (
+    "K = how many of the nearest points make up each pixel. Pull it to 1 to see why one is not "
+    "enough. The bars say how good the picture of this camera is with each K."
+)
+
+
+class BuffersPanel:
+    """See the module's text.
+
+    Args:
+        width: of the panel, in pixels.
+    """
+
+    def __init__(self, desk: Desk, theme: Theme, width: int) -> None:
+        self.desk, self.theme, self.width = desk, theme, width
+        self._bars_key: object = None
+        px = theme.px
+        with dpg.group(horizontal=True):
+            heading("K-buffer", theme)
+            dpg.add_text("", tag="buffers_line", color=theme.palette.faint)
+        with dpg.group(horizontal=True, xoffset=px(48)):
+            dpg.add_text("K")
+            dpg.add_slider_int(
+                tag=takes_text(publish("k")),
+                min_value=1,
+                max_value=8,
+                default_value=8,
+                width=-1,
+                clamped=True,
+                callback=lambda s, v: desk.viewing.set_k(v),
+            )
+            hint("k", f"{_WHY} {tooltip('k_more')}")
+        with dpg.drawlist(width, px(BARS_HEIGHT), tag=publish("k_bars")):
+            pass
+        with dpg.item_handler_registry() as handler:
+            dpg.add_item_clicked_handler(callback=self._click_bars)
+        dpg.bind_item_handler_registry("k_bars", handler)
+        for start in (0, 4):
+            with dpg.group(horizontal=True):
+                for number, info in enumerate(MODES[start : start + 4], start + 1):
+                    tag = f"mode_{info.mode}"
+                    button(
+                        info.label,
+                        tag,
+                        lambda m=info.mode: desk.viewing.set_mode(m),
+                        shortcut=f"mode_{number}",
+                        help=info.hint,
+                    )
+        with dpg.group(horizontal=True, xoffset=px(48)):
+            dpg.add_text("Layer")
+            dpg.add_slider_int(
+                tag=takes_text(publish("layer")),
+                min_value=1,
+                max_value=8,
+                default_value=1,
+                width=-1,
+                clamped=True,
+                callback=lambda s, v: desk.viewing.set_layer(v),
+            )
+            hint("layer", f"1 is the nearest. {tooltip('layer_next')}")
+        with dpg.group(horizontal=True, tag="depth_row"):
+            dpg.add_text("Range")
+            dpg.add_combo(
+                ("1 to 99 %", "5 to 95 %", "all", "by hand"),
+                default_value="1 to 99 %",
+                tag=publish("depth_mode"),
+                width=px(100),
+                callback=self._set_range,
+            )
+            dpg.add_drag_floatx(
+                tag=takes_text(publish("depth_range")),
+                size=2,
+                width=-1,
+                speed=0.01,
+                format="%.3g",
+                callback=self._set_by_hand,
+            )
+            hint(
+                "depth_mode",
+                "Which depths the colours span: percentiles of what is seen, or "
+                "near and far in scene units.",
+            )
+        self.resize(width)
+
+    def resize(self, width: int) -> None:
+        """Another width of the panel, in pixels."""
+        self.width = width
+        gap = self.theme.px(7)
+        for info in MODES:
+            dpg.configure_item(f"mode_{info.mode}", width=(width - 3 * gap) // 4)
+        dpg.configure_item("k_bars", width=width)
+        self._bars_key = None
+
+    def update(self) -> None:
+        desk = self.desk
+        look, k = desk.viewing.look, desk.viewing.trained_k
+        main = look.main
+        dpg.configure_item("k", max_value=k)
+        dpg.configure_item("layer", max_value=main.k)
+        if not dpg.is_item_active("k"):
+            dpg.set_value("k", main.k)
+        if not dpg.is_item_active("layer"):
+            dpg.set_value("layer", main.layer)
+        for info in MODES:
+            chosen = main.source == "model" and main.mode == info.mode
+            self.theme.choose(f"mode_{info.mode}", chosen)
+        set_text("buffers_line", "" if main.mode == "picture" else MODE_INFO[main.mode].hint)
+        dpg.configure_item("depth_row", show=look.atlas_mode == "depth")
+        by_hand = look.depth_range is not None
+        dpg.configure_item("depth_range", enabled=by_hand)
+        if not by_hand and desk.pictures.shown is not None:
+            span = desk.pictures.shown.depth_range
+            if span is not None:
+                dpg.set_value("depth_range", span)
+        self._draw_bars(k)
+
+    # ------------------------------------------------------------------ depth range
+    def _set_range(self, sender: object, choice: str) -> None:
+        viewing = self.desk.viewing
+        if choice == "by hand":
+            near, far = dpg.get_value("depth_range")[:2]
+            viewing.look = replace(viewing.look, depth_range=(near, max(far, near + 1e-6)))
+            return
+        percentiles = {"1 to 99 %": (1.0, 99.0), "5 to 95 %": (5.0, 95.0)}.get(choice, (0.0, 100.0))
+        viewing.look = replace(viewing.look, depth_range=None, percentiles=percentiles)
+
+    def _set_by_hand(self, sender: object, values: list[float]) -> None:
+        viewing = self.desk.viewing
+        near, far = values[:2]
+        if math.isfinite(near) and math.isfinite(far):
+            viewing.look = replace(viewing.look, depth_range=(near, max(far, near + 1e-6)))
+            dpg.set_value("depth_mode", "by hand")
+
+    # ------------------------------------------------------------------ quality with each K
+    def _draw_bars(self, count: int) -> None:
+        sweep = self.desk.pictures.sweep
+        chosen = self.desk.viewing.look.main.k
+        key = (sweep, chosen, count, self.width, self.theme.name)
+        if key == self._bars_key:
+            return
+        self._bars_key = key
+        dpg.delete_item("k_bars", children_only=True)
+        px, palette = self.theme.px, self.theme.palette
+        if sweep is None:
+            dpg.draw_text(
+                (px(2), px(20)),
+                "PSNR for each K: comes when the camera stands",
+                size=px(14),
+                color=palette.faint,
+                parent="k_bars",
+            )
+            return
+        heights = bar_heights(sweep)
+        slot = self.width / len(heights)
+        top, bottom = px(18), px(BARS_HEIGHT - 2)
+        for i, (value, share) in enumerate(zip(sweep.psnr, heights, strict=True)):
+            left, right = i * slot + px(2), (i + 1) * slot - px(2)
+            y = bottom - share * (bottom - top)
+            fill = palette.accent if i + 1 == chosen else palette.field_hovered
+            dpg.draw_rectangle(
+                (left, y),
+                (right, bottom),
+                color=(0, 0, 0, 0),
+                fill=fill,
+                rounding=px(2),
+                parent="k_bars",
+            )
+            text = f"{value:.1f}" if math.isfinite(value) else "all"
+            if slot > px(26):
+                dpg.draw_text(
+                    (left + px(1), y - px(16)),
+                    text,
+                    size=px(13),
+                    color=palette.text if i + 1 == chosen else palette.faint,
+                    parent="k_bars",
+                )
+            dpg.draw_text(
+                ((left + right) / 2 - px(4), bottom - px(16)),
+                str(i + 1),
+                size=px(13),
+                color=palette.on_accent if i + 1 == chosen else palette.text,
+                parent="k_bars",
+            )
+
+    def _click_bars(self) -> None:
+        x = dpg.get_mouse_pos(local=False)[0] - dpg.get_item_rect_min("k_bars")[0]
+        count = self.desk.viewing.trained_k
+        self.desk.viewing.set_k(1 + int(x / self.width * count))
+
+
+def bar_heights(sweep: Sweep) -> list[float]:
+    """0.3..1 for each K: the worst finite value stands at 0.3, the best at the top."""
+    finite = [value for value in sweep.psnr if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
+    span = max(high - low, 1e-6)
+    return [0.3 + 0.7 * ((v - low) / span if math.isfinite(v) else 1.0) for v in sweep.psnr]

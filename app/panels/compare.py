@@ -1,0 +1,123 @@
+"""The picture against the photograph, or against itself with other settings."""
+
+# Dear PyGui declares its context managers as int.
+# pyright: reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import dearpygui.dearpygui as dpg
+
+from app.desk import Desk
+from app.look import MODES, Side, Source
+from app.theme import Theme
+from app.widgets import button, publish, takes_text
+
+_SOURCES: dict[str, Source] = {"model": "model", "photo": "photo", "difference": "difference"}
+assert set(_SOURCES.values()) == set(get_args(Source))
+_MODES = {info.label: info.mode for info in MODES}
+_LABELS = {mode: label for label, mode in _MODES.items()}
+
+
+class ComparePanel:
+    """See the module's text."""
+
+    def __init__(self, desk: Desk, theme: Theme) -> None:
+        self.desk, self.theme = desk, theme
+        viewing = desk.viewing
+        with dpg.group(horizontal=True):
+            button(
+                "Photo", "photo", lambda: viewing.toggle_source("photo"), shortcut="photo_toggle"
+            )
+            button(
+                "Difference",
+                "difference",
+                lambda: viewing.toggle_source("difference"),
+                shortcut="difference_toggle",
+            )
+            button("Wipe", "wipe", viewing.toggle_wipe, shortcut="wipe_toggle")
+        dpg.add_text("Wipe between", color=theme.palette.faint)
+        with dpg.group(horizontal=True):
+            button("Render | photo", "wipe_photo", self._against_photo)
+            button("K 1 | K all", "wipe_k", self._against_one)
+            button("Layer | next", "wipe_layer", self._against_next)
+        with dpg.group(tag="wipe_sides"):
+            dpg.add_text("Drag the line on the picture. Its right side:", color=theme.palette.faint)
+            with dpg.group(horizontal=True):
+                dpg.add_combo(
+                    tuple(_SOURCES),
+                    tag=publish("other_source"),
+                    width=theme.px(96),
+                    callback=self._set_source,
+                )
+                dpg.add_combo(
+                    tuple(_MODES),
+                    tag=publish("other_mode"),
+                    width=-1,
+                    callback=lambda s, v: self._other(mode=_MODES[v]),
+                )
+            with dpg.group(horizontal=True):
+                dpg.add_text("K")
+                dpg.add_slider_int(
+                    tag=takes_text(publish("other_k")),
+                    min_value=1,
+                    max_value=8,
+                    width=theme.px(110),
+                    clamped=True,
+                    callback=lambda s, v: self._other(k=v),
+                )
+                dpg.add_text("Layer")
+                dpg.add_slider_int(
+                    tag=takes_text(publish("other_layer")),
+                    min_value=1,
+                    max_value=8,
+                    width=-1,
+                    clamped=True,
+                    callback=lambda s, v: self._other(layer=v),
+                )
+
+    def update(self) -> None:
+        look = self.desk.viewing.look
+        other = look.other
+        self.theme.choose("photo", look.main.source == "photo")
+        self.theme.choose("difference", look.main.source == "difference")
+        self.theme.choose("wipe", other is not None)
+        dpg.configure_item("wipe_sides", show=other is not None)
+        if other is None:
+            return
+        k = self.desk.viewing.trained_k
+        dpg.set_value("other_source", other.source)
+        dpg.set_value("other_mode", _LABELS[other.mode])
+        for tag, value, most in (("other_k", other.k, k), ("other_layer", other.layer, other.k)):
+            dpg.configure_item(tag, max_value=most)
+            if not dpg.is_item_active(tag):
+                dpg.set_value(tag, value)
+
+    def _other(self, **changes: object) -> None:
+        viewing = self.desk.viewing
+        if viewing.look.other is not None:
+            other = replace(viewing.look.other, **changes)  # pyright: ignore[reportArgumentType]
+            other = replace(other, layer=min(other.layer, other.k))
+            viewing.wipe_to(other)
+
+    def _set_source(self, sender: object, name: str) -> None:
+        self._other(source=_SOURCES[name])
+
+    def _against_photo(self) -> None:
+        viewing = self.desk.viewing
+        main = Side(k=viewing.trained_k)
+        viewing.wipe_to(replace(main, source="photo"), main)
+
+    def _against_one(self) -> None:
+        viewing = self.desk.viewing
+        viewing.wipe_to(Side(k=viewing.trained_k), Side(k=1))
+
+    def _against_next(self) -> None:
+        viewing = self.desk.viewing
+        k = viewing.trained_k
+        mode = viewing.look.atlas_mode
+        layer = min(viewing.look.main.layer, max(1, k - 1))
+        main = Side(mode=mode, k=k, layer=layer)
+        viewing.wipe_to(replace(main, layer=min(layer + 1, k)), main)

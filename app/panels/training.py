@@ -1,0 +1,171 @@
+"""Start, pause, step; how far it is and how good: numbers and two plots."""
+
+# Dear PyGui declares its context managers as int.
+# pyright: reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+import math
+
+import dearpygui.dearpygui as dpg
+
+from app.desk import Desk
+from app.snapshot import Snapshot, State
+from app.theme import Theme
+from app.widgets import button, heading, publish, set_text, takes_text
+
+PLOT_HEIGHT = 132
+_STATES = {
+    State.IDLE: "nothing loaded",
+    State.LOADING: "loading",
+    State.READY: "ready",
+    State.RUNNING: "training",
+    State.PAUSED: "paused",
+    State.STOPPING: "saving",
+    State.FAILED: "stopped by an error",
+    State.FINISHED: "finished",
+}
+
+
+class TrainingPanel:
+    """See the module's text."""
+
+    def __init__(self, desk: Desk, theme: Theme) -> None:
+        self.desk, self.theme = desk, theme
+        self._curve: object = None
+        px = theme.px
+        with dpg.group(horizontal=True):
+            button(
+                "Train",
+                "train",
+                desk.toggle_training,
+                shortcut="train_toggle",
+                width=px(104),
+                height=px(34),
+            )
+            dpg.bind_item_font("train", theme.bold)
+            button(
+                "Step", "train_step", self._step, shortcut="train_step", width=px(56), height=px(34)
+            )
+            dpg.add_input_int(
+                tag=takes_text(publish("train_count")),
+                default_value=1,
+                min_value=1,
+                min_clamped=True,
+                width=px(92),
+                step=1,
+                step_fast=50,
+            )
+            dpg.add_text("steps")
+        dpg.add_text("", tag=publish("train_line"))
+        dpg.add_text("", tag="train_numbers", color=theme.palette.faint)
+        dpg.add_progress_bar(tag="train_bar", height=px(5), width=-1)
+        with dpg.tab_bar(tag="train_tabs"):
+            with dpg.tab(label="PSNR", tag=publish("tab_psnr")):
+                self._plot("psnr", "dB", (("psnr_train", "training"), ("psnr_test", "held out")))
+            with dpg.tab(label="Loss", tag=publish("tab_loss")):
+                self._plot("loss", "", (("loss_train", "loss"),), log=True)
+
+    def _plot(
+        self, name: str, unit: str, series: tuple[tuple[str, str], ...], log: bool = False
+    ) -> None:
+        with dpg.plot(
+            height=self.theme.px(PLOT_HEIGHT),
+            width=-1,
+            no_menus=True,
+            no_mouse_pos=True,
+            no_box_select=True,
+            tag=publish(f"{name}_plot"),
+        ):
+            if len(series) > 1:
+                dpg.add_plot_legend(location=dpg.mvPlot_Location_SouthEast)
+            dpg.add_plot_axis(
+                dpg.mvXAxis, tag=f"{name}_x", label="seconds of training", no_highlight=True
+            )
+            scale = dpg.mvPlotScale_Log10 if log else dpg.mvPlotScale_Linear
+            with dpg.plot_axis(
+                dpg.mvYAxis, tag=f"{name}_y", label=unit, scale=scale, no_highlight=True
+            ):
+                for tag, label in series:
+                    dpg.add_line_series([], [], tag=tag, label=label)
+        if name == "psnr":  # few points: without marks a single one would not be seen
+            with dpg.theme() as marks, dpg.theme_component(dpg.mvLineSeries):
+                dpg.add_theme_style(
+                    dpg.mvPlotStyleVar_Marker,
+                    dpg.mvPlotMarker_Circle,
+                    category=dpg.mvThemeCat_Plots,
+                )
+                dpg.add_theme_style(dpg.mvPlotStyleVar_MarkerSize, 3, category=dpg.mvThemeCat_Plots)
+                dpg.add_theme_color(
+                    dpg.mvPlotCol_Line, self.theme.palette.warm, category=dpg.mvThemeCat_Plots
+                )
+            dpg.bind_item_theme("psnr_test", marks)
+
+    def _step(self) -> None:
+        self.desk.step(max(1, int(dpg.get_value("train_count"))))
+
+    def update(self) -> None:
+        desk, snapshot = self.desk, self.desk.snapshot
+        running = desk.running
+        dpg.configure_item("train", label="Pause" if running else "Train")
+        self.theme.choose("train", not running)
+        for tag in ("train", "train_step"):
+            dpg.configure_item(tag, enabled=desk.can_train)
+        set_text("train_line", self._line(snapshot))
+        set_text("train_numbers", self._numbers(snapshot))
+        dpg.set_value("train_bar", snapshot.progress)
+        dpg.configure_item("train_bar", show=snapshot.progress > 0)
+        key = (id(snapshot.curve), id(snapshot.evals))
+        if key != self._curve:
+            self._curve = key
+            self._draw(snapshot)
+
+    def _line(self, snapshot: Snapshot) -> str:
+        state = _STATES[snapshot.state]
+        if snapshot.evaluating:
+            state = f"measuring {snapshot.evaluating}"
+        if self.desk.session is None:
+            return "Nothing loaded" if self.desk.coming is None else "Loading"
+        if not self.desk.can_train:
+            return "A point cloud: to look at, not to train"
+        report = snapshot.report
+        step = 0 if report is None else report.step
+        seconds = 0.0 if report is None else report.seconds
+        text = f"{state[0].upper()}{state[1:]}: step {step:,}, {clock(seconds)}"
+        if math.isfinite(snapshot.eta) and running_or_paused(snapshot):
+            text += f", {clock(snapshot.eta)} to go"
+        return text
+
+    @staticmethod
+    def _numbers(snapshot: Snapshot) -> str:
+        parts = [f"{snapshot.steps_per_second:.1f} steps/s"] if snapshot.steps_per_second else []
+        if math.isfinite(snapshot.train_psnr):
+            parts.append(f"training {snapshot.train_psnr:.2f} dB")
+        if snapshot.evals:
+            parts.append(f"held out {snapshot.evals[-1].result.psnr:.2f} dB")
+        return "   ".join(parts)
+
+    def _draw(self, snapshot: Snapshot) -> None:
+        curve, evals = snapshot.curve, snapshot.evals
+        seconds = [p.seconds for p in curve]
+        dpg.set_value("loss_train", [seconds, [max(p.loss, 1e-8) for p in curve]])
+        dpg.set_value("psnr_train", [seconds, [p.psnr for p in curve]])
+        dpg.set_value("psnr_test", [[e.seconds for e in evals], [e.result.psnr for e in evals]])
+        for name in ("psnr", "loss"):
+            dpg.fit_axis_data(f"{name}_x")
+            dpg.fit_axis_data(f"{name}_y")
+
+
+def running_or_paused(snapshot: Snapshot) -> bool:
+    """Whether a time to go means something."""
+    return snapshot.state in (State.RUNNING, State.PAUSED)
+
+
+def clock(seconds: float) -> str:
+    """``75`` -> ``1:15``; hours where there are some."""
+    whole = max(0, int(seconds))
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+__all__ = ["TrainingPanel", "clock", "heading"]

@@ -1,0 +1,203 @@
+"""Pictures of the flying camera: when to ask for one, how large, and which one is shown.
+
+The state machine of the live view. A camera that moves asks for small pictures, one that stands
+still for a sharp one; while the model trains the same camera asks again and again, as often as
+the worker's time budget allows. Requests that were overtaken are never rendered: worker and
+preview keep only the newest.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.look import Look
+from app.painter import Painter, Painting, PaintJob
+from app.snapshot import Sweep, ViewRequest, ViewResult
+from render.camera import Camera
+from render.scenes.background import Background
+from render.scenes.types import View
+
+SETTLE_SECONDS = 0.2  # after the last move, before the sharp picture is asked for
+SWEEP_SECONDS = 8.0  # between two rounds over all K while the model trains
+AUTO_SECONDS = 0.06  # that a picture may take while the camera moves, with automatic size
+SMALLEST = 48  # px: height of a picture while moving
+FPS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the picture shall be, as the desk sees it this frame.
+
+    Args:
+        pose: camera at the full resolution of the picture.
+        look: what of it.
+        view: index of the photograph whose camera ``pose`` is, or None.
+        photo: that photograph.
+        background: None = the scene's.
+        moving: the camera is moving right now.
+        step: of the model: another step makes another picture.
+        running: whether the model trains.
+        atlas: width and height in pixels that the thumbnails may take.
+    """
+
+    pose: Camera
+    look: Look
+    view: int | None = None
+    photo: View | None = None
+    background: Background | None = None
+    moving: bool = False
+    step: int = 0
+    running: bool = False
+    atlas: tuple[int, int] = (800, 120)
+
+
+class Pictures:
+    """Asks, receives, and has it painted.
+
+    Args:
+        painter: colours results in its own thread; closed by the owner.
+    """
+
+    def __init__(self, painter: Painter) -> None:
+        self.painter = painter
+        self.moving_scale: float | None = None  # None = as large as can be kept fluent
+        self.still_scale = 1.0
+        self.shown: Painting | None = None
+        self.latest: ViewResult | None = None
+        self.sweep: Sweep | None = None  # of the present camera
+        self.latency = math.nan  # seconds from the newest camera move to its picture
+        self._number = 0
+        self._asked: tuple | None = None
+        self._asked_at = 0.0
+        self._asked_step = -1
+        self._answered = 0
+        self._painted: tuple | None = None
+        self._last_move = 0.0
+        self._moved_at: dict[int, float] = {}  # request number -> when the camera moved
+        self._swept: tuple | None = None
+        self._swept_at = -math.inf
+        self._cost = 0.0  # seconds per pixel of the newest picture
+        self._times: deque[float] = deque(maxlen=120)
+
+    def forget(self) -> None:
+        """Another scene: nothing that was shown counts any more."""
+        self.shown = self.latest = self.sweep = None
+        self._asked = self._painted = self._swept = None
+        self._asked_step = -1
+
+    def again(self) -> None:
+        """The same camera shall be rendered anew."""
+        self._asked = None
+
+    # ------------------------------------------------------------------ asking
+    def ask(self, wish: Wish, send: Callable[[ViewRequest], None]) -> None:
+        """Send a request if the newest one is not the picture that is wanted now."""
+        now = time.monotonic()
+        if wish.moving:
+            self._last_move = now
+        moving = now - self._last_move < SETTLE_SECONDS
+        camera = self.sized(wish.pose, moving)
+        ks, inspect = wish.look.needs()
+        if moving and wish.look.needs()[0]:  # thumbnails can wait until the camera stands
+            inspect = tuple(
+                k
+                for k in inspect
+                if any(side.needs_inside and side.k == k for side in wish.look.sides)
+            )
+        signature = (
+            camera.world_to_camera.numpy().tobytes(),
+            camera.K.numpy().tobytes(),
+            (camera.width, camera.height, ks, inspect, wish.background, wish.view),
+        )
+        changed = signature != self._asked
+        waiting = self._number > self._answered and now - self._asked_at < 5.0
+        if not changed and (waiting or wish.step == self._asked_step):
+            return
+        self._number += 1
+        if self._asked is None or signature[:2] != self._asked[:2]:
+            self.sweep = None
+        sweep = self._wants_sweep(signature, wish, moving, now)
+        self._asked, self._asked_at, self._asked_step = signature, now, wish.step
+        if wish.moving:
+            self._moved_at[self._number] = now
+        send(
+            ViewRequest(
+                camera, ks, inspect, wish.background, wish.view, sweep, moving, self._number
+            )
+        )
+
+    def sized(self, pose: Camera, moving: bool) -> Camera:
+        """``pose`` at the resolution to render now; a multiple of 4 pixels while moving."""
+        scale = self.scale(pose, moving)
+        if scale == 1:
+            return pose
+        width, height = round(pose.width * scale), round(pose.height * scale)
+        return pose.resize(max(4, width), max(4, height))
+
+    def scale(self, pose: Camera, moving: bool) -> float:
+        """Of both sides of the picture."""
+        if not moving:
+            return self.still_scale
+        if self.moving_scale is not None:
+            return min(self.moving_scale, self.still_scale)
+        full = self._cost * pose.width * pose.height
+        scale = 1.0 if full <= AUTO_SECONDS else math.sqrt(AUTO_SECONDS / full)
+        # In steps, or every picture would have another size.
+        scale = 2.0 ** (math.floor(2 * math.log2(scale)) / 2)
+        return min(max(scale, SMALLEST / pose.height, 0.125), self.still_scale)
+
+    def _wants_sweep(self, signature: tuple, wish: Wish, moving: bool, now: float) -> bool:
+        if moving:
+            return False
+        key = (*signature[:2], wish.step)
+        due = key != self._swept and (not wish.running or now - self._swept_at > SWEEP_SECONDS)
+        if due:
+            self._swept, self._swept_at = key, now
+        return due
+
+    # ------------------------------------------------------------------ receiving
+    def receive(self, result: ViewResult | None, wish: Wish) -> None:
+        """Hand a new result, or a new way of looking at the last one, to the painter."""
+        if result is not None and result is not self.latest:
+            if result.sweep is not None:
+                self.sweep = result.sweep
+            again = self.latest is not None and result.renders is self.latest.renders
+            self.latest = result
+            self._answered = max(self._answered, result.request.number)
+            camera = result.request.camera
+            self._cost = result.seconds / (camera.width * camera.height)
+            if again:  # the same picture, now with its sweep: nothing to paint
+                return
+        if self.latest is None:
+            return
+        key = (id(self.latest.renders), wish.look, wish.atlas)
+        if key != self._painted:
+            self._painted = key
+            same = self.latest.request.view is not None and self.latest.request.view == wish.view
+            self.painter.submit(
+                PaintJob(self.latest, wish.look, wish.photo if same else None, *wish.atlas)
+            )
+
+    def take(self) -> Painting | None:
+        """The newest painting, once."""
+        painting = self.painter.take()
+        if painting is None:
+            return None
+        now = time.monotonic()
+        self.shown = painting
+        number = painting.job.result.request.number
+        if number in self._moved_at:
+            self.latency = now - self._moved_at[number]
+        self._moved_at = {n: t for n, t in self._moved_at.items() if n > number}
+        self._times.append(now)
+        return painting
+
+    @property
+    def fps(self) -> float:
+        """Pictures per second that reached the window."""
+        now = time.monotonic()
+        return sum(now - t < FPS_SECONDS for t in self._times) / FPS_SECONDS

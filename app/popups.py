@@ -1,0 +1,268 @@
+"""Menu, dialogs and popups of the window."""
+
+# Dear PyGui declares its context managers as int.
+# pyright: reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import dearpygui.dearpygui as dpg
+
+from app.desk import Desk
+from app.shortcuts import help_rows
+from app.theme import Theme
+from app.widgets import button, publish, set_text
+
+if TYPE_CHECKING:
+    from app.window import Window
+
+SCALES = (0.75, 0.9, 1.0, 1.15, 1.3, 1.5, 2.0)
+_modal: set[str | int] = set()  # while one of these is shown, no shortcut works
+
+
+def any_open() -> bool:
+    """Whether a dialog waits for an answer."""
+    for item in list(_modal):
+        if not dpg.does_item_exist(item):
+            _modal.discard(item)
+        elif dpg.is_item_shown(item):
+            return True
+    return False
+
+
+def close_all() -> None:
+    """Escape: dismiss every dialog without an answer."""
+    for item in list(_modal):
+        if dpg.does_item_exist(item):
+            dpg.hide_item(item)
+
+
+def menu_height(theme: Theme) -> int:
+    """Pixels of the menu bar."""
+    return theme.px(15 + 2 * 4 + 8)
+
+
+def menu(window: Window) -> None:
+    """The menu bar; built inside the main window."""
+    desk, actions = window.desk, window.actions
+
+    def item(label: str, action: str) -> None:
+        tag = publish(f"menu_{action}")
+        dpg.add_menu_item(
+            label=label, tag=tag, shortcut=_chord(action), callback=lambda: actions.run(action)
+        )
+
+    with dpg.menu_bar():
+        with dpg.menu(label="File", tag=publish("menu_file")):
+            item("Open file ...", "open")
+            dpg.add_menu_item(label="Open folder ...", callback=window.open_folder)
+            dpg.add_menu_item(label="Resume last run", callback=lambda: desk.resume("latest"))
+            dpg.add_separator()
+            item("Save checkpoint", "save")
+            item("Screenshot", "screenshot")
+            dpg.add_separator()
+            dpg.add_menu_item(label="Quit", callback=dpg.stop_dearpygui)
+        with dpg.menu(label="View", tag=publish("menu_view")):
+            for label, action in (
+                ("Panels", "panels_toggle"),
+                ("Cameras", "frusta_toggle"),
+                ("Grid and axes", "grid_toggle"),
+                ("Points by OpenGL", "preview_toggle"),
+                ("Reset camera", "reset_camera"),
+            ):
+                item(label, action)
+            dpg.add_separator()
+            for name in ("dark", "light"):
+                dpg.add_menu_item(
+                    label=f"{name.title()} theme",
+                    tag=publish(f"theme_{name}"),
+                    user_data=name,
+                    callback=lambda s, a, u: window.set_theme(u),
+                )
+            with dpg.menu(label="Size of texts"):
+                for scale in SCALES:
+                    dpg.add_menu_item(
+                        label=f"{scale:.0%}",
+                        user_data=scale,
+                        callback=lambda s, a, u: window.set_font_scale(u),
+                    )
+        with dpg.menu(label="Help", tag=publish("menu_help_menu")):
+            item("Keys and mouse", "help")
+
+
+def _chord(action: str) -> str:
+    from app.shortcuts import SHORTCUTS
+
+    return next((s.keys[0] for s in SHORTCUTS if s.action == action), "")
+
+
+def confirm(theme: Theme, title: str, question: str, yes: Callable[[], None]) -> None:
+    """Ask before something is lost."""
+
+    def answer(agreed: bool) -> None:
+        dpg.delete_item("confirm")
+        if agreed:
+            yes()
+
+    if dpg.does_item_exist("confirm"):
+        dpg.delete_item("confirm")
+    with dpg.window(
+        label=title,
+        tag="confirm",
+        modal=True,
+        no_resize=True,
+        autosize=True,
+        pos=_middle(theme, 440, 150),
+    ):
+        dpg.add_text(question, wrap=theme.px(420))
+        with dpg.group(horizontal=True):
+            button("Yes", "confirm_yes", lambda: answer(True), width=theme.px(100))
+            button("No", "confirm_no", lambda: answer(False), width=theme.px(100))
+    theme.choose("confirm_yes", True)
+    _modal.add("confirm")
+
+
+def file_dialog(theme: Theme, take: Callable[[list[str]], None], *, folders: bool) -> None:
+    """Choose files (several) or a folder."""
+    tag = "folder_dialog" if folders else "file_dialog"
+    if dpg.does_item_exist(tag):
+        dpg.delete_item(tag)
+
+    def chosen(sender: object, data: dict) -> None:
+        if folders:
+            take([data["file_path_name"]])
+        else:
+            picked = list(data.get("selections", {}).values())
+            take(picked or [data["file_path_name"]])
+
+    with dpg.file_dialog(
+        label="Open folder" if folders else "Open",
+        tag=tag,
+        directory_selector=folders,
+        modal=True,
+        file_count=0 if folders else 50,
+        width=theme.px(760),
+        height=theme.px(480),
+        callback=chosen,
+        cancel_callback=lambda: None,
+    ):
+        if not folders:
+            for extension in (".*", ".ply", ".json", ".pt", ".npy", ".npz", ".xyz", ".txt"):
+                dpg.add_file_extension(extension)
+    _modal.add(tag)
+
+
+def help_page(theme: Theme) -> None:
+    """All shortcuts and what the mouse does, from the one table."""
+    if dpg.does_item_exist("help"):
+        dpg.delete_item("help")
+        return
+    with dpg.window(
+        label="Keys and mouse",
+        tag=publish("help"),
+        width=theme.px(760),
+        height=theme.px(620),
+        pos=_middle(theme, 760, 620),
+        no_collapse=True,
+    ):
+        group = ""
+        with dpg.table(header_row=False, policy=dpg.mvTable_SizingStretchProp, borders_innerH=True):
+            for weight in (1.0, 1.6, 4.0):
+                dpg.add_table_column(init_width_or_weight=weight)
+            for name, keys, label in help_rows():
+                with dpg.table_row():
+                    text = dpg.add_text(name if name != group else "")
+                    dpg.bind_item_font(text, theme.bold)
+                    dpg.add_text(keys, color=theme.palette.accent)
+                    dpg.add_text(label, wrap=0)
+                group = name
+
+
+def _middle(theme: Theme, width: int, height: int) -> tuple[int, int]:
+    return (
+        max(0, (dpg.get_viewport_client_width() - theme.px(width)) // 2),
+        max(0, (dpg.get_viewport_client_height() - theme.px(height)) // 2),
+    )
+
+
+class CloudCard:
+    """Asks what to do with a dropped point cloud; lies over the picture."""
+
+    def __init__(self, desk: Desk, theme: Theme) -> None:
+        self.desk, self.theme = desk, theme
+        with dpg.window(
+            tag=publish("card"),
+            show=False,
+            no_title_bar=True,
+            no_resize=True,
+            no_move=True,
+            autosize=True,
+            no_saved_settings=True,
+        ):
+            dpg.bind_item_font(dpg.add_text("", tag=publish("card_title")), theme.bold)
+            dpg.add_text("", tag=publish("card_text"), wrap=theme.px(520))
+            with dpg.group(horizontal=True):
+                button(
+                    "Train this scene from it",
+                    "card_use",
+                    desk.drops.use_points,
+                    help="A new run of the same photographs that starts from these points.",
+                )
+                button(
+                    "Open on its own",
+                    "card_alone",
+                    desk.drops.open_alone,
+                    help="Only the cloud, with its K buffers, without photographs.",
+                )
+                button("Back", "card_back", desk.drops.dismiss, help="Forget it.")
+
+    def update(self) -> None:
+        """Show or hide it."""
+        card = self.desk.drops.card
+        shown = card is not None and card.alignment is not None
+        dpg.configure_item("card", show=shown)
+        if card is None or card.alignment is None:
+            return
+        set_text("card_title", f"{card.path.name}: {len(card.cloud):,} points")
+        set_text("card_text", card.alignment.sentence)
+        self.theme.choose("card_use", card.alignment.verdict == "aligned")
+        corner = dpg.get_item_rect_min("view")
+        dpg.set_item_pos(
+            "card", [int(corner[0]) + self.theme.px(12), int(corner[1]) + self.theme.px(64)]
+        )
+
+
+class ErrorPopup:
+    """The newest error, until it is dismissed; training goes on behind it."""
+
+    def __init__(self, desk: Desk, theme: Theme) -> None:
+        self.desk, self.theme = desk, theme
+        with dpg.window(
+            tag=publish("error"),
+            show=False,
+            no_title_bar=True,
+            no_resize=True,
+            autosize=True,
+            no_saved_settings=True,
+        ):
+            dpg.bind_item_font(
+                dpg.add_text("That did not work", color=theme.palette.bad), theme.bold
+            )
+            dpg.add_text("", tag=publish("error_text"), wrap=theme.px(520))
+            with dpg.group(horizontal=True):
+                button("OK", "error_ok", desk.messages.dismiss, width=theme.px(90))
+                dpg.add_text("", tag="error_more", color=theme.palette.faint)
+
+    def update(self) -> None:
+        """Show or hide it."""
+        messages = self.desk.messages
+        popup = messages.popup
+        dpg.configure_item("error", show=popup is not None)
+        if popup is None:
+            return
+        set_text("error_text", popup.text)
+        more = messages.popup_more
+        set_text("error_more", f"{more} more in the log" if more else "also in the log")
+        dpg.set_item_pos("error", list(_middle(self.theme, 540, 300)))

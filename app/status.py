@@ -1,0 +1,50 @@
+"""The line at the bottom of the window."""
+
+from __future__ import annotations
+
+import math
+
+import psutil
+import torch
+
+from app.desk import Desk
+
+_process = psutil.Process()
+
+
+def memory() -> int:
+    """Bytes that the program holds: in main memory, and on the GPU where one is used."""
+    used = _process.memory_info().rss
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        used += torch.cuda.memory_allocated()
+    return used
+
+
+def status_line(desk: Desk) -> str:
+    """Scene, device, step, rate, loss, PSNR, picture rate and size, memory."""
+    snapshot, scene = desk.snapshot, desk.scene
+    parts = []
+    if desk.coming is not None:
+        notes = desk.coming.snapshot().notes
+        parts.append(f"Loading: {notes[-1]}" if notes else "Loading ...")
+    if scene is not None:
+        parts.append(scene.name)
+        if snapshot.device:
+            parts.append(snapshot.device)
+    report = snapshot.report
+    if report is not None:
+        parts += [
+            f"step {report.step:,}",
+            f"{snapshot.steps_per_second:.1f} steps/s",
+            f"loss {snapshot.loss:.4f}",
+        ]
+    if math.isfinite(snapshot.train_psnr):
+        parts.append(f"train {snapshot.train_psnr:.1f} dB")
+    if snapshot.evals:
+        parts.append(f"held out {snapshot.evals[-1].result.psnr:.2f} dB")
+    shown = desk.pictures.shown
+    if shown is not None:
+        camera = shown.job.result.request.camera
+        parts += [f"view {desk.pictures.fps:.1f} fps", f"{camera.width} x {camera.height}"]
+    parts.append(f"{memory() / 2**20:,.0f} MiB")
+    return "   ".join(parts)

@@ -1,0 +1,95 @@
+"""Pictures that the window asked for: rendering a request, and its PSNR at every K.
+
+Runs on the worker, which alone may touch the model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from app.snapshot import Sweep, ViewRequest, ViewResult, to_cpu
+from app.workbench import Workbench
+from render.camera import Camera
+from render.methods.base import Inspection, Render
+from render.training.metrics import psnr
+
+
+def picture(bench: Workbench, request: ViewRequest) -> ViewResult:
+    """Everything that ``request`` wants but the sweep."""
+    start = time.perf_counter()
+    background = background_of(bench, request)
+    camera, renderer = request.camera, bench.renderer
+    used = {k: max(1, min(k, bench.layers)) for k in (*request.ks, *request.inspect)}
+    rendered = {used[k] for k in request.ks}
+    inspected = {used[k] for k in request.inspect}
+    pictures: dict[int, Render] = {}  # by the layers really used
+    buffers: dict[int, Inspection] = {}
+    for k in sorted(rendered & inspected):
+        pictures[k], buffers[k] = to_cpu(renderer.view(camera, background, k))
+    for k in sorted(rendered - inspected):
+        pictures[k] = to_cpu(renderer.render(camera, background, k))
+    for k in sorted(inspected - rendered):
+        buffers[k] = to_cpu(renderer.inspect(camera, k))
+    renders = {k: pictures[used[k]] for k in request.ks}
+    insides = {k: buffers[used[k]] for k in request.inspect}
+    step = bench.trainer.step_count if bench.trainer else 0
+    seconds = time.perf_counter() - start
+    return ViewResult(request, renders, insides, background, step, seconds)
+
+
+def sweep(bench: Workbench, result: ViewResult) -> Iterator[Sweep | None]:
+    """The PSNR of the picture with 1, 2, ... K layers.
+
+    Yields None after every picture, so that the caller can do something else or drop it, and the
+    sweep at last. The model must not change in between.
+    """
+    camera, background = result.request.camera, result.background
+    images = {k: image.rgb for k, image in result.renders.items() if 1 <= k <= bench.layers}
+
+    def image(k: int) -> Tensor:
+        if k not in images:
+            images[k] = bench.renderer.render(camera, background, k).rgb.cpu()
+        return images[k]
+
+    target = _photo(bench, result.request, background)
+    photo = target is not None
+    if target is None:
+        target = image(bench.layers)
+        yield None
+    values = []
+    for k in range(1, bench.layers + 1):
+        values.append(psnr(image(k), target))
+        yield None
+    yield Sweep(tuple(values), photo)
+
+
+def same_picture(a: ViewRequest, b: ViewRequest) -> bool:
+    """Whether two requests show the same, whatever they want to know about it."""
+    return (a.background, a.view) == (b.background, b.view) and _same_camera(a.camera, b.camera)
+
+
+def background_of(bench: Workbench, request: ViewRequest) -> Tensor:
+    """The colour [3] behind the picture."""
+    policy = bench.scene.background if request.background is None else request.background
+    return policy.color()
+
+
+def _photo(bench: Workbench, request: ViewRequest, background: Tensor) -> Tensor | None:
+    """The photograph [H, W, 3] to compare with, if the request names one of its own size."""
+    if request.view is None or not 0 <= request.view < len(bench.scene.views):
+        return None
+    view = bench.scene.views[request.view]
+    size = (request.camera.width, request.camera.height)
+    return view.target(background) if size == (view.camera.width, view.camera.height) else None
+
+
+def _same_camera(a: Camera, b: Camera) -> bool:
+    return (
+        (a.width, a.height) == (b.width, b.height)
+        and torch.equal(a.world_to_camera, b.world_to_camera)
+        and torch.equal(a.K, b.K)
+    )

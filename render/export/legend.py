@@ -1,0 +1,77 @@
+"""Legends: what the colours of a picture stand for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from render.export.images import INFERNO, VIRIDIS, colorize
+
+EMPTY = torch.tensor([38, 41, 50]).float() / 255  # where a layer has no point
+LARGEST_ERROR = 0.25  # mean absolute difference of a pixel at which the heat map ends
+_SHARES = (0, 1, 5, 10, 25, 50, 100)  # per cent, the ticks of the share
+
+
+@dataclass(frozen=True, eq=False)
+class Legend:
+    """A colour bar.
+
+    Args:
+        title: what is shown.
+        unit: of the numbers in ``ticks``; "" for none.
+        ticks: position along the bar, 0 to 1, and the number there; positions ascend.
+        colors: [n, 3] blocks of equal length; position p lies in block floor(p n).
+    """
+
+    title: str
+    unit: str
+    ticks: tuple[tuple[float, str], ...]
+    colors: Tensor
+
+
+def depth_legend(span: tuple[float, float], unit: str = "scene units") -> Legend:
+    """Near, bright, is at position 0."""
+    return Legend("Depth", unit, _linear(*span), VIRIDIS.flip(0))
+
+
+def share_legend() -> Legend:
+    """Of the square root of the share: those of deep layers, a few per cent, stay apart."""
+    ticks = tuple((math.sqrt(share / 100), str(share)) for share in _SHARES)
+    return Legend("Share of the pixel (square root)", "%", ticks, VIRIDIS)
+
+
+def count_legend(k: int) -> Legend:
+    """One block for each number of filled layers from 0 to ``k``."""
+    filled = colorize(torch.arange(1, k + 1) / k)
+    every = math.ceil(k / 16)
+    ticks = tuple(((i + 0.5) / (k + 1), str(i)) for i in range(0, k + 1, every))
+    return Legend("Filled layers", "", ticks, torch.cat([EMPTY[None], filled]))
+
+
+def norm_legend(span: tuple[float, float]) -> Legend:
+    """Length of the feature vectors."""
+    return Legend("Length of the feature vector", "", _linear(*span), VIRIDIS)
+
+
+def difference_legend() -> Legend:
+    """Heat map of a picture against the photograph."""
+    ticks = tuple((i / 5, f"{LARGEST_ERROR * i / 5:.2f}") for i in range(6))
+    return Legend("Mean absolute difference of R, G, B", "0 to 1", ticks, INFERNO)
+
+
+def tick_texts(low: float, high: float) -> tuple[str, str, str]:
+    """``low``, the middle and ``high``, with as many digits as tell them apart."""
+    values = (low, (low + high) / 2, high)
+    digits = max(0, 2 - math.floor(math.log10(high - low)))
+    if digits > 5 or max(abs(low), abs(high)) >= 1e6:  # would not fit beside a scale
+        first, middle, last = (f"{value:.4g}" for value in values)
+    else:
+        first, middle, last = (f"{value:.{digits}f}" for value in values)
+    return first, middle, last
+
+
+def _linear(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    return tuple(zip((0.0, 0.5, 1.0), tick_texts(low, high), strict=True))
