@@ -133,7 +133,7 @@ class Desk:
             self.preview.set_cloud(scene.points, scene.background.color(), scene.up)
         if scene.path is not None:
             kind = "scene" if scene.views else "cloud"
-            self.settings = self.settings.add_recent(scene.path, kind)
+            self.settings.recent = self.settings.add_recent(scene.path, kind).recent
             self.settings.last_scene = str(scene.path)
         if self._coming_starts and self.can_train:
             coming.start()

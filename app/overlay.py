@@ -284,7 +284,7 @@ class Overlay:
         left, top = area[0] - px(100), px(40)
         self.label(
             legend.title + (f" ({legend.unit})" if legend.unit else ""),
-            (left + width, px(8)),
+            (area[0] - px(6), px(8)),
             parent,
             right=True,
         )

@@ -154,10 +154,13 @@ class Pictures:
         if moving:
             return False
         key = (*signature[:2], wish.step)
-        due = key != self._swept and (not wish.running or now - self._swept_at > SWEEP_SECONDS)
-        if due:
-            self._swept, self._swept_at = key, now
-        return due
+        if key == self._swept:
+            return False
+        same_camera = self._swept is not None and self._swept[:2] == key[:2]
+        if same_camera and wish.running and now - self._swept_at < SWEEP_SECONDS:
+            return False
+        self._swept, self._swept_at = key, now
+        return True
 
     # ------------------------------------------------------------------ receiving
     def receive(self, result: ViewResult | None, wish: Wish) -> None:

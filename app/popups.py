@@ -33,10 +33,12 @@ def any_open() -> bool:
 
 
 def close_all() -> None:
-    """Escape: dismiss every dialog without an answer."""
+    """Escape: dismiss every dialog without an answer, and the help."""
     for item in list(_modal):
         if dpg.does_item_exist(item):
             dpg.hide_item(item)
+    if dpg.does_item_exist("help"):
+        dpg.delete_item("help")
 
 
 def menu_height(theme: Theme) -> int:
@@ -155,29 +157,40 @@ def file_dialog(theme: Theme, take: Callable[[list[str]], None], *, folders: boo
 
 
 def help_page(theme: Theme) -> None:
-    """All shortcuts and what the mouse does, from the one table."""
+    """All shortcuts and what the mouse does, from the one table, in two columns."""
     if dpg.does_item_exist("help"):
         dpg.delete_item("help")
         return
-    with dpg.window(
-        label="Keys and mouse",
-        tag=publish("help"),
-        width=theme.px(760),
-        height=theme.px(620),
-        pos=_middle(theme, 760, 620),
-        no_collapse=True,
+    rows = help_rows()
+    half = (len(rows) + 1) // 2
+    width, height = 1080, 24 * half + 60
+    with (
+        dpg.window(
+            label="Keys and mouse",
+            tag=publish("help"),
+            width=theme.px(width),
+            height=theme.px(height),
+            pos=_middle(theme, width, height),
+            no_collapse=True,
+            no_saved_settings=True,
+        ),
+        dpg.group(horizontal=True),
     ):
-        group = ""
-        with dpg.table(header_row=False, policy=dpg.mvTable_SizingStretchProp, borders_innerH=True):
-            for weight in (1.0, 1.6, 4.0):
-                dpg.add_table_column(init_width_or_weight=weight)
-            for name, keys, label in help_rows():
-                with dpg.table_row():
-                    text = dpg.add_text(name if name != group else "")
-                    dpg.bind_item_font(text, theme.bold)
-                    dpg.add_text(keys, color=theme.palette.accent)
-                    dpg.add_text(label, wrap=0)
-                group = name
+        for part in (rows[:half], rows[half:]):
+            _help_table(part, theme, theme.px(width // 2 - 14))
+
+
+def _help_table(rows: list[tuple[str, str, str]], theme: Theme, width: int) -> None:
+    group = ""
+    with dpg.table(header_row=False, policy=dpg.mvTable_SizingFixedFit, width=width):
+        for column in (70, 190, 260):
+            dpg.add_table_column(width_fixed=True, init_width_or_weight=theme.px(column))
+        for name, keys, label in rows:
+            with dpg.table_row():
+                dpg.bind_item_font(dpg.add_text(name if name != group else ""), theme.bold)
+                dpg.add_text(keys, color=theme.palette.accent)
+                dpg.add_text(label)
+            group = name
 
 
 def _middle(theme: Theme, width: int, height: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
 import dearpygui.dearpygui as dpg
@@ -149,17 +149,17 @@ class Window:
         self.buffers = BuffersPanel(desk, theme, width)
         dpg.add_separator()
         with dpg.tab_bar(tag="tabs"):
-            with dpg.tab(label="Camera", tag=publish("tab_camera")):
+            with self._tab("Camera"):
                 camera = CameraPanel(desk, theme)
-            with dpg.tab(label="Compare", tag=publish("tab_compare")):
+            with self._tab("Compare"):
                 compare = ComparePanel(desk, theme)
-            with dpg.tab(label="Probe", tag=publish("tab_probe")):
+            with self._tab("Probe"):
                 self.probe = ProbePanel(desk, theme, width)
-            with dpg.tab(label="Model", tag=publish("tab_model")):
+            with self._tab("Model"):
                 self.tune = TunePanel(desk, theme, self.confirm)
-            with dpg.tab(label="Scene", tag=publish("tab_scene")):
+            with self._tab("Scene"):
                 scene = ScenePanel(desk, theme, self.open_file, self.open_folder)
-            with dpg.tab(label="Log", tag=publish("tab_log")):
+            with self._tab("Log"):
                 log = LogPanel(desk, theme)
         self.panels: tuple[Panel, ...] = (
             self.training,
@@ -171,6 +171,16 @@ class Window:
             scene,
             log,
         )
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _tab(label: str) -> Iterator[None]:
+        """A tab that scrolls on its own, so that the controls above always stay in sight."""
+        with (
+            dpg.tab(label=label, tag=publish(f"tab_{label.lower()}")),
+            dpg.child_window(border=False, height=-1),
+        ):
+            yield
 
     def _panel_width(self) -> int:
         return self.theme.px(self.settings.panel_width) - 1

@@ -17,7 +17,7 @@ from app.snapshot import Sweep
 from app.theme import Theme
 from app.widgets import button, heading, hint, publish, set_text, takes_text
 
-BARS_HEIGHT = 62
+BARS_HEIGHT = 58
 _WHY = (
     "K = how many of the nearest points make up each pixel. Pull it to 1 to see why one is not "
     "enough. The bars say how good the picture of this camera is with each K."
@@ -78,8 +78,8 @@ class BuffersPanel:
                 callback=lambda s, v: desk.viewing.set_layer(v),
             )
             hint("layer", f"1 is the nearest. {tooltip('layer_next')}")
-        with dpg.group(horizontal=True, tag="depth_row"):
-            dpg.add_text("Range")
+        with dpg.group(horizontal=True, xoffset=px(48)):
+            dpg.add_text("Depth")
             dpg.add_combo(
                 ("1 to 99 %", "5 to 95 %", "all", "by hand"),
                 default_value="1 to 99 %",
@@ -124,15 +124,25 @@ class BuffersPanel:
         for info in MODES:
             chosen = main.source == "model" and main.mode == info.mode
             self.theme.choose(f"mode_{info.mode}", chosen)
-        set_text("buffers_line", "" if main.mode == "picture" else MODE_INFO[main.mode].hint)
-        dpg.configure_item("depth_row", show=look.atlas_mode == "depth")
-        by_hand = look.depth_range is not None
+        set_text("buffers_line", self._hint())
+        depth = look.atlas_mode == "depth"
+        by_hand = depth and look.depth_range is not None
+        dpg.configure_item("depth_mode", enabled=depth)
         dpg.configure_item("depth_range", enabled=by_hand)
         if not by_hand and desk.pictures.shown is not None:
             span = desk.pictures.shown.depth_range
             if span is not None:
                 dpg.set_value("depth_range", span)
         self._draw_bars(k)
+
+    def _hint(self) -> str:
+        """What is shown; for the picture, what the bars mean."""
+        main, sweep = self.desk.viewing.look.main, self.desk.pictures.sweep
+        if main.mode != "picture":
+            return MODE_INFO[main.mode].hint
+        if sweep is None:
+            return ""
+        return f"dB against {'the photo' if sweep.photo else 'the picture of all K'}, for each K"
 
     # ------------------------------------------------------------------ depth range
     def _set_range(self, sender: object, choice: str) -> None:

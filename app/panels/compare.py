@@ -41,7 +41,7 @@ class ComparePanel:
         dpg.add_text("Wipe between", color=theme.palette.faint)
         with dpg.group(horizontal=True):
             button("Render | photo", "wipe_photo", self._against_photo)
-            button("K 1 | K all", "wipe_k", self._against_one)
+            button("K all | K 1", "wipe_k", self._against_one)
             button("Layer | next", "wipe_layer", self._against_next)
         with dpg.group(tag="wipe_sides"):
             dpg.add_text("Drag the line on the picture. Its right side:", color=theme.palette.faint)
@@ -112,7 +112,7 @@ class ComparePanel:
 
     def _against_one(self) -> None:
         viewing = self.desk.viewing
-        viewing.wipe_to(Side(k=viewing.trained_k), Side(k=1))
+        viewing.wipe_to(Side(k=1), Side(k=viewing.trained_k))
 
     def _against_next(self) -> None:
         viewing = self.desk.viewing

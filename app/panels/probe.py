@@ -13,7 +13,7 @@ from app.theme import Theme
 from app.widgets import publish, set_text
 
 ROWS = 16  # layers that fit; the rest is counted
-BARS_HEIGHT = 84
+BARS_HEIGHT = 56
 _COLUMNS = ("", "layer", "point", "depth", "distance", "share")
 
 

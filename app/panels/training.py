@@ -12,9 +12,9 @@ import dearpygui.dearpygui as dpg
 from app.desk import Desk
 from app.snapshot import Snapshot, State
 from app.theme import Theme
-from app.widgets import button, heading, publish, set_text, takes_text
+from app.widgets import button, publish, set_text, takes_text
 
-PLOT_HEIGHT = 132
+PLOT_HEIGHT = 104
 _STATES = {
     State.IDLE: "nothing loaded",
     State.LOADING: "loading",
@@ -58,17 +58,14 @@ class TrainingPanel:
             )
             dpg.add_text("steps")
         dpg.add_text("", tag=publish("train_line"))
-        dpg.add_text("", tag="train_numbers", color=theme.palette.faint)
         dpg.add_progress_bar(tag="train_bar", height=px(5), width=-1)
         with dpg.tab_bar(tag="train_tabs"):
-            with dpg.tab(label="PSNR", tag=publish("tab_psnr")):
-                self._plot("psnr", "dB", (("psnr_train", "training"), ("psnr_test", "held out")))
-            with dpg.tab(label="Loss", tag=publish("tab_loss")):
-                self._plot("loss", "", (("loss_train", "loss"),), log=True)
+            with dpg.tab(label="PSNR, dB over seconds", tag=publish("tab_psnr")):
+                self._plot("psnr", (("psnr_train", "training"), ("psnr_test", "held out")))
+            with dpg.tab(label="Loss over seconds", tag=publish("tab_loss")):
+                self._plot("loss", (("loss_train", "loss"),), log=True)
 
-    def _plot(
-        self, name: str, unit: str, series: tuple[tuple[str, str], ...], log: bool = False
-    ) -> None:
+    def _plot(self, name: str, series: tuple[tuple[str, str], ...], log: bool = False) -> None:
         with dpg.plot(
             height=self.theme.px(PLOT_HEIGHT),
             width=-1,
@@ -79,13 +76,9 @@ class TrainingPanel:
         ):
             if len(series) > 1:
                 dpg.add_plot_legend(location=dpg.mvPlot_Location_SouthEast)
-            dpg.add_plot_axis(
-                dpg.mvXAxis, tag=f"{name}_x", label="seconds of training", no_highlight=True
-            )
+            dpg.add_plot_axis(dpg.mvXAxis, tag=f"{name}_x", no_highlight=True)
             scale = dpg.mvPlotScale_Log10 if log else dpg.mvPlotScale_Linear
-            with dpg.plot_axis(
-                dpg.mvYAxis, tag=f"{name}_y", label=unit, scale=scale, no_highlight=True
-            ):
+            with dpg.plot_axis(dpg.mvYAxis, tag=f"{name}_y", scale=scale, no_highlight=True):
                 for tag, label in series:
                     dpg.add_line_series([], [], tag=tag, label=label)
         if name == "psnr":  # few points: without marks a single one would not be seen
@@ -112,7 +105,6 @@ class TrainingPanel:
         for tag in ("train", "train_step"):
             dpg.configure_item(tag, enabled=desk.can_train)
         set_text("train_line", self._line(snapshot))
-        set_text("train_numbers", self._numbers(snapshot))
         dpg.set_value("train_bar", snapshot.progress)
         dpg.configure_item("train_bar", show=snapshot.progress > 0)
         key = (id(snapshot.curve), id(snapshot.evals))
@@ -136,15 +128,6 @@ class TrainingPanel:
             text += f", {clock(snapshot.eta)} to go"
         return text
 
-    @staticmethod
-    def _numbers(snapshot: Snapshot) -> str:
-        parts = [f"{snapshot.steps_per_second:.1f} steps/s"] if snapshot.steps_per_second else []
-        if math.isfinite(snapshot.train_psnr):
-            parts.append(f"training {snapshot.train_psnr:.2f} dB")
-        if snapshot.evals:
-            parts.append(f"held out {snapshot.evals[-1].result.psnr:.2f} dB")
-        return "   ".join(parts)
-
     def _draw(self, snapshot: Snapshot) -> None:
         curve, evals = snapshot.curve, snapshot.evals
         seconds = [p.seconds for p in curve]
@@ -166,6 +149,3 @@ def clock(seconds: float) -> str:
     whole = max(0, int(seconds))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-__all__ = ["TrainingPanel", "clock", "heading"]
