@@ -58,7 +58,7 @@ def run(options: Options) -> int:
         f"Device: {escape(describe_device(resolve_device(options.device, options.method)))}."
     )
     session = Session(options, autostart=False, log=lambda text: console.print(escape(text)))
-    with _signals() as interrupted:
+    with interruptions() as interrupted:
         try:
             _load(session, interrupted)
             _work(session, options, console, interrupted)
@@ -247,31 +247,6 @@ def _list_files(run: RunFolder, console: Console) -> None:
 
 
 # ---------------------------------------------------------------------------- interruption
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends the program at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may handle signals
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    names = [signal.SIGINT, signal.SIGTERM]
-    hang_up = getattr(signal, "SIGHUP", None)  # a closed terminal; nohup ignores it, so do we
-    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
-        names.append(hang_up)
-    before = {name: signal.signal(name, handle) for name in names}
-    try:
-        yield event
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
 def _load(session: Session, interrupted: threading.Event) -> None:
     """Until loading is over.
 

@@ -23,6 +23,8 @@ from render.scenes.types import View
 
 SETTLE_SECONDS = 0.2  # after the last move, before the sharp picture is asked for
 SWEEP_SECONDS = 8.0  # between two rounds over all K while the model trains
+STILL_SECONDS = 0.6  # that a picture may take when the camera stands, with automatic size
+LARGEST = 2.0  # of automatic sizes, against the photographs
 AUTO_SECONDS = 0.06  # that a picture may take while the camera moves, with automatic size
 SMALLEST = 48  # px: height of a picture while moving
 FPS_SECONDS = 2.0
@@ -42,6 +44,7 @@ class Wish:
         step: of the model: another step makes another picture.
         running: whether the model trains.
         atlas: width and height in pixels that the thumbnails may take.
+        tall: pixels of the screen that the picture is high.
     """
 
     pose: Camera
@@ -53,6 +56,7 @@ class Wish:
     step: int = 0
     running: bool = False
     atlas: tuple[int, int] = (800, 120)
+    tall: int = 0
 
 
 class Pictures:
@@ -65,7 +69,7 @@ class Pictures:
     def __init__(self, painter: Painter) -> None:
         self.painter = painter
         self.moving_scale: float | None = None  # None = as large as can be kept fluent
-        self.still_scale = 1.0
+        self.still_scale: float | None = None  # None = as sharp as the screen shows
         self.shown: Painting | None = None
         self.latest: ViewResult | None = None
         self.sweep: Sweep | None = None  # of the present camera
@@ -81,6 +85,8 @@ class Pictures:
         self._swept: tuple | None = None
         self._swept_at = -math.inf
         self._cost = 0.0  # seconds per pixel of the newest picture
+        self._still_key: tuple | None = None
+        self._still_choice = 1.0
         self._times: deque[float] = deque(maxlen=120)
 
     def forget(self) -> None:
@@ -100,7 +106,7 @@ class Pictures:
         if wish.moving:
             self._last_move = now
         moving = now - self._last_move < SETTLE_SECONDS
-        camera = self.sized(wish.pose, moving)
+        camera = self.sized(wish, moving)
         ks, inspect = wish.look.needs()
         if moving and wish.look.needs()[0]:  # thumbnails can wait until the camera stands
             inspect = tuple(
@@ -130,30 +136,45 @@ class Pictures:
             )
         )
 
-    def sized(self, pose: Camera, moving: bool) -> Camera:
-        """``pose`` at the resolution to render now; a multiple of 4 pixels while moving."""
-        scale = self.scale(pose, moving)
+    def sized(self, wish: Wish, moving: bool) -> Camera:
+        """The wished camera at the resolution to render now."""
+        pose = wish.pose
+        scale = self._moving_scale(pose) if moving else self._still_scale(wish)
         if scale == 1:
             return pose
         width, height = round(pose.width * scale), round(pose.height * scale)
         return pose.resize(max(4, width), max(4, height))
 
-    def scale(self, pose: Camera, moving: bool) -> float:
-        """Of both sides of the picture."""
-        if not moving:
+    def _still_scale(self, wish: Wish) -> float:
+        """Automatic: 1 at a photograph, to compare pixel by pixel; else what the screen shows."""
+        if self.still_scale is not None:
             return self.still_scale
+        if wish.view is not None:
+            return 1.0
+        pose = wish.pose
+        key = (pose.world_to_camera.numpy().tobytes(), pose.width, pose.height)
+        if key != self._still_key:  # chosen once per camera: costs are never twice the same
+            self._still_key = key
+            scale = min(max(wish.tall / pose.height, 1.0), LARGEST)
+            cost = self._cost * pose.width * pose.height * scale**2
+            self._still_choice = scale if cost <= STILL_SECONDS else 1.0
+        return self._still_choice
+
+    def _moving_scale(self, pose: Camera) -> float:
+        largest = min(1.0, self.still_scale or 1.0)
         if self.moving_scale is not None:
-            return min(self.moving_scale, self.still_scale)
+            return min(self.moving_scale, largest)
         full = self._cost * pose.width * pose.height
         scale = 1.0 if full <= AUTO_SECONDS else math.sqrt(AUTO_SECONDS / full)
         # In steps, or every picture would have another size.
         scale = 2.0 ** (math.floor(2 * math.log2(scale)) / 2)
-        return min(max(scale, SMALLEST / pose.height, 0.125), self.still_scale)
+        return min(max(scale, SMALLEST / pose.height, 0.125), largest)
 
     def _wants_sweep(self, signature: tuple, wish: Wish, moving: bool, now: float) -> bool:
         if moving:
             return False
-        key = (*signature[:2], wish.step)
+        # Without a photograph it only compares with itself: once a camera is enough.
+        key = (*signature[:2], wish.step if wish.view is not None else None)
         if key == self._swept:
             return False
         same_camera = self._swept is not None and self._swept[:2] == key[:2]

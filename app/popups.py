@@ -163,7 +163,7 @@ def help_page(theme: Theme) -> None:
         return
     rows = help_rows()
     half = (len(rows) + 1) // 2
-    width, height = 1080, 24 * half + 60
+    width, height = 1080, 27 * half + 48
     with (
         dpg.window(
             label="Keys and mouse",

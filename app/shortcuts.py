@@ -92,7 +92,7 @@ MOUSE: tuple[Gesture, ...] = (
     Gesture("Wheel", "Nearer or farther"),
     Gesture("Double click", "Turn around this point"),
     Gesture("Click on a camera", "Go to its photo"),
-    Gesture("Drop a file", "Open points, a scene, a checkpoint or a camera path"),
+    Gesture("Drop a file", "Open points, scene, run or camera path"),
 )
 
 _BY_ACTION = {shortcut.action: shortcut for shortcut in SHORTCUTS}

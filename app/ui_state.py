@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.look import Side
 from app.status import memory
-from app.widgets import rectangles
+from app.widgets import rectangles, texts
 from render.files import atomic_text
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ class StateFile:
                 "other_psnr": shown.other_psnr,
                 "note": shown.note,
                 "mean": float(shown.picture[..., :3].mean()),
+                "main": _side(shown.job.look.main),
+                "other": shown.job.look.other and _side(shown.job.look.other),
+                "wipe": shown.job.look.wipe,
+                "depth_range": shown.depth_range,
+                "legend": shown.legend and shown.legend.title,
+                "box": window.viewport.picture_rect,
             }
         sweep = pictures.sweep
         probe = window.probe.current
@@ -64,6 +70,8 @@ class StateFile:
             "source": look.main.source,
             "wipe": None if look.other is None else look.wipe,
             "other": None if look.other is None else _side(look.other),
+            "depth_range": look.depth_range,
+            "percentiles": look.percentiles,
             "at_view": viewing.at_view,
             "place": viewing.view_place(),
             "preview": desk.shows_preview,
@@ -86,6 +94,10 @@ class StateFile:
                 "test_psnr": snapshot.evals[-1].result.psnr if snapshot.evals else None,
                 "steps_per_second": snapshot.steps_per_second,
             },
+            "progress": snapshot.progress,
+            "eta": snapshot.eta,
+            "rates": snapshot.rates,
+            "loss_weights": snapshot.loss_weights,
             "scales": snapshot.scales,
             "stages": snapshot.stages,
             "saved": snapshot.saved,
@@ -100,6 +112,8 @@ class StateFile:
                 "y": probe.y,
                 "layers": [row.layer for row in probe.rows],
                 "ids": [row.id for row in probe.rows],
+                "depths": [row.depth for row in probe.rows],
+                "shares": [row.weight for row in probe.rows],
             },
             "drops": desk.drops.paths,
             "reading": desk.drops.reading,
@@ -121,12 +135,15 @@ class StateFile:
                 "show_frusta": desk.settings.show_frusta,
                 "show_grid": desk.settings.show_grid,
                 "view_share": desk.settings.view_share,
+                "pause_while_moving": desk.settings.pause_while_moving,
                 "speed": desk.settings.speed,
             },
             "size": window.size,
             "focused": window.native.focused,
             "memory": memory(),
+            "tiles": window.viewport.tile_rects,
             "rects": rectangles(),
+            "texts": texts(),
         }
 
 

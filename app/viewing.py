@@ -234,6 +234,7 @@ class Viewing:
             background=self.background,
             moving=self.moving,
             atlas=atlas,
+            tall=area[1],
         )
 
     def _free_size(self, area: tuple[int, int]) -> tuple[int, int]:

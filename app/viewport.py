@@ -49,14 +49,15 @@ class Texture:
         if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.float32:
             raise ValueError(f"expected float32 [H, W, 4], got {picture.dtype} {picture.shape}")
         height, width = picture.shape[:2]
-        grown = width >= self.width or height >= self.height
+        grown = width + 2 > self.width or height + 2 > self.height
         if grown:
-            self._grow(max(width + 1, self.width), max(height + 1, self.height))
+            self._grow(max(width + 2, self.width), max(height + 2, self.height))
         # A fresh array: Dear PyGui goes on reading the one before until the next frame.
         pixels = np.zeros((self.height, self.width, 4), np.float32)
         pixels[:height, :width] = picture
         pixels[height, :width] = picture[-1]  # the filter reads one pixel beyond the edge
         pixels[: height + 1, width] = pixels[: height + 1, width - 1]
+        pixels[-1], pixels[:, -1] = pixels[0], pixels[:, 0]  # and textures repeat: before the first
         dpg.set_value(self.tag, pixels)
         self._pixels, self.shown = pixels, (width, height)
         return grown
@@ -142,6 +143,25 @@ class Viewport:
     def busy(self) -> bool:
         """Whether the mouse is dragging."""
         return self._press is not None
+
+    @property
+    def picture_rect(self) -> tuple[float, float, float, float]:
+        """x, y, width and height of the picture in window pixels."""
+        corner = dpg.get_item_rect_min("view")
+        x, y, width, height = self._box
+        return corner[0] + x, corner[1] + y, width, height
+
+    @property
+    def tile_rects(self) -> list[tuple[float, float, float, float]]:
+        """x, y, width and height in window pixels of every thumbnail, layer 1 first."""
+        if self._strip is None or self.atlas_area[1] <= 0:
+            return []
+        corner, scale = dpg.get_item_rect_min("atlas"), self._atlas_scale
+        left, top = corner[0], corner[1] + self.theme.px(ATLAS_TITLE)
+        return [
+            (left + x * scale, top + y * scale, w * scale, h * scale)
+            for x, y, w, h in self._strip.tiles
+        ]
 
     @property
     def tiles_area(self) -> tuple[int, int]:

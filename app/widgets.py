@@ -49,6 +49,17 @@ def rectangles() -> dict[str, list[float]]:
     return found
 
 
+def texts() -> dict[str, str]:
+    """``tag -> text`` of every published text that is shown."""
+    return {
+        tag: dpg.get_value(tag)
+        for tag in sorted(_published)
+        if dpg.does_item_exist(tag)
+        and dpg.get_item_type(tag) == "mvAppItemType::mvText"
+        and dpg.get_item_state(tag).get("visible")
+    }
+
+
 def heading(text: str, theme: Theme) -> None:
     """The name of a section."""
     dpg.bind_item_font(dpg.add_text(text), theme.bold)

@@ -37,7 +37,7 @@ class BuffersPanel:
         px = theme.px
         with dpg.group(horizontal=True):
             heading("K-buffer", theme)
-            dpg.add_text("", tag="buffers_line", color=theme.palette.faint)
+            dpg.add_text("", tag=publish("buffers_line"), color=theme.palette.faint)
         with dpg.group(horizontal=True, xoffset=px(48)):
             dpg.add_text("K")
             dpg.add_slider_int(
@@ -84,7 +84,7 @@ class BuffersPanel:
                 ("1 to 99 %", "5 to 95 %", "all", "by hand"),
                 default_value="1 to 99 %",
                 tag=publish("depth_mode"),
-                width=px(100),
+                width=px(89),
                 callback=self._set_range,
             )
             dpg.add_drag_floatx(

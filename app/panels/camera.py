@@ -17,7 +17,7 @@ from app.widgets import button, hint, publish, set_text, takes_text
 
 UP_AXES = ("auto", "+x", "-x", "+y", "-y", "+z", "-z")
 MOVING = {"automatic": None, "100 %": 1.0, "50 %": 0.5, "25 %": 0.25}
-STILL = {"100 %": 1.0, "200 %": 2.0, "50 %": 0.5, "25 %": 0.25}
+STILL = {"automatic": None, "100 %": 1.0, "200 %": 2.0, "50 %": 0.5, "25 %": 0.25}
 
 
 class CameraPanel:
@@ -105,7 +105,7 @@ class CameraPanel:
             dpg.add_text("Sharpness")
             dpg.add_combo(
                 tuple(STILL),
-                default_value="100 %",
+                default_value="automatic",
                 tag=publish("still_scale"),
                 width=px(84),
                 callback=self._still,

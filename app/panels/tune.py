@@ -143,7 +143,7 @@ class TunePanel:
                 callback=self._set_scale,
             )
             dpg.add_text(f"{'rate' if kind == 'lr' else 'loss'} {key}")
-            dpg.add_text("", tag=f"value_{name}", color=self.theme.palette.faint)
+            dpg.add_text("", tag=publish(f"value_{name}"), color=self.theme.palette.faint)
 
     def _set_scale(self, sender: object, value: float, name: str) -> None:
         kind, _, key = name.partition(".")
