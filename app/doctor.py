@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import importlib.metadata
 import os
 import platform
@@ -17,7 +15,6 @@ from rich.table import Table
 import render
 from app.options import Options
 from app.output import make_console
-from app.runtime import has_display
 
 
 def examine(options: Options) -> int:
@@ -34,8 +31,7 @@ def examine(options: Options) -> int:
         ("gsplat", _gsplat),
         ("LPIPS", _lpips),
         ("ffmpeg", _ffmpeg),
-        ("Display", _display),
-        ("OpenGL", _opengl),
+        ("Window", _window),
     ):
         table.add_row(name, escape(_guarded(check)))
     table.add_row("Scenes", escape(_guarded(lambda: _scenes(options))))
@@ -120,17 +116,27 @@ def _ffmpeg() -> str:
     return f"{imageio_ffmpeg.get_ffmpeg_version()} ({imageio_ffmpeg.get_ffmpeg_exe()})"
 
 
-def _display() -> str:
-    if not has_display():
-        return "none: DISPLAY is not set, everything runs headless"
-    return os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or "the system's own"
+def _window() -> str:
+    """Opens the hidden window that the program opens first, and asks what draws in it."""
+    from app.native import NoWindow, start
 
+    try:
+        native = start()
+    except NoWindow as error:
+        return f"none: {error}"
+    if native.hidden is None:
+        return "yes, without the OpenGL preview of points"
+    import glfw
+    from OpenGL import GL
 
-def _opengl() -> str:
-    """Only whether a library is there: a context needs a window."""
-    names = {"win32": "opengl32", "darwin": "OpenGL"}
-    library = ctypes.util.find_library(names.get(sys.platform, "GL"))
-    return f"library {library}" if library else "no library found (Debian: apt install libgl1)"
+    glfw.make_context_current(native.hidden)
+    try:
+        names = [GL.glGetString(name) for name in (GL.GL_RENDERER, GL.GL_VERSION)]
+    finally:
+        glfw.make_context_current(None)  # pyright: ignore[reportArgumentType]
+        native.close()
+    drops = "files can be dropped on it" if native.shared else "files open by dialog only"
+    return f"{', OpenGL '.join(bytes(name or b'').decode() for name in names)}; {drops}"
 
 
 def _scenes(options: Options) -> str:

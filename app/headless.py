@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from app.options import DEFAULT_SECONDS, Options
 from app.output import make_console
 from app.runtime import describe_device, error_sentence, resolve_device
 from app.session import Cancelled, Session
+from app.signals import interruptions
 from app.snapshot import EvalPoint, Snapshot, State
 from render.errors import UserError
 from render.training.evaluation import EvalResult, ImageScore

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from render.errors import UserError
@@ -85,38 +81,6 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"CPU with {core_count()} cores, kernels {build.status()}"
-
-
-def has_display() -> bool:
-    """Whether a window could be opened, as far as the environment says."""
-    if sys.platform in ("win32", "darwin"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-@contextmanager
-def interruptions() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends the program at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # only the main thread may handle signals
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    names = [signal.SIGINT, signal.SIGTERM]
-    hang_up = getattr(signal, "SIGHUP", None)  # a closed terminal; nohup ignores it, so do we
-    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:
-        names.append(hang_up)
-    before = {name: signal.signal(name, handle) for name in names}
-    try:
-        yield event
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
 
 
 def error_sentence(error: BaseException) -> str:

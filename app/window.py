@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
+from threading import Event
 
 import dearpygui.dearpygui as dpg
 
@@ -35,6 +36,7 @@ from app.panels.tune import TunePanel
 from app.preview import Preview
 from app.settings import Settings, load, save
 from app.shortcuts import KeyState
+from app.signals import interruptions
 from app.status import status_line
 from app.theme import Theme
 from app.ui_state import StateFile
@@ -61,14 +63,15 @@ def run(options: Options, native: Native) -> int:
     Returns:
         0.
     """
-    settings, note = load()
-    window = Window(options, native, settings)
-    if note:
-        window.desk.messages.add(note, "warning")
-    try:
-        window.loop()
-    finally:
-        window.close()
+    with interruptions() as interrupted:
+        settings, note = load()
+        window = Window(options, native, settings)
+        if note:
+            window.desk.messages.add(note, "warning")
+        try:
+            window.loop(interrupted)
+        finally:
+            window.close()
     return 0
 
 
@@ -219,10 +222,10 @@ class Window:
         self.desk.messages.add("The new size counts from the next start of the program.")
 
     # ------------------------------------------------------------------ loop
-    def loop(self) -> None:
-        """Until the window closes or ``--exit-after`` is over."""
+    def loop(self, interrupted: Event) -> None:
+        """Until the window closes, Ctrl-C or ``--exit-after`` is over."""
         end = self.options.exit_after
-        while dpg.is_dearpygui_running():
+        while dpg.is_dearpygui_running() and not interrupted.is_set():
             if end is not None and time.perf_counter() - self._start > end:
                 break
             self.frame()

@@ -58,7 +58,7 @@ class TrainingPanel:
             )
             dpg.add_text("steps")
         dpg.add_text("", tag=publish("train_line"))
-        dpg.add_progress_bar(tag=publish("train_bar"), height=px(5), width=-1)
+        dpg.add_progress_bar(tag="train_bar", height=px(5), width=-1)
         with dpg.tab_bar(tag="train_tabs"):
             with dpg.tab(label="PSNR, dB over seconds", tag=publish("tab_psnr")):
                 self._plot("psnr", (("psnr_train", "training"), ("psnr_test", "held out")))

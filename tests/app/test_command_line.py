@@ -272,7 +272,7 @@ def test_cloud_alone_gives_montage_and_orbit(run: Run, tmp_path: Path) -> None:
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--doctor"]) == 0
     text = capsys.readouterr().out
-    for name in ("torch", "CUDA", "Kernels", "Display", "ffmpeg", "gsplat", "Scenes"):
+    for name in ("torch", "CUDA", "Kernels", "Window", "ffmpeg", "gsplat", "Scenes"):
         assert name in text
     assert "cannot be examined" not in text
 
