@@ -8,10 +8,13 @@ nothing.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from app.drops import Drops
@@ -20,6 +23,7 @@ from app.options import Options
 from app.painter import Painter
 from app.pictures import Pictures
 from app.preview import Preview
+from app.resume import LastRun, last_run
 from app.runtime import error_sentence
 from app.session import Cancelled, Session
 from app.settings import Settings
@@ -60,37 +64,54 @@ class Desk:
         self.coming: Session | None = None  # loading beside `session`
         self.snapshot = Snapshot()
         self.preview_on = False  # points by OpenGL instead of the model
-        self._coming_starts = True
+        self._first: Session | None = None  # has to end before `coming` may begin
         self._retired: list[Session] = []
         self._jobs: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._error: str | None = None  # of the snapshot, already shown
         self.painter.start()
 
     # ------------------------------------------------------------------ scenes
-    def open(self, options: Options, scene: Scene | None = None, *, train: bool = True) -> None:
-        """Load in a new session; it replaces the present one when it is ready.
-
-        Args:
-            scene: already loaded, when only the method or its options change.
-            train: start training at once.
-        """
+    def open(self, options: Options) -> None:
+        """Load in a new session; it replaces the present one when it is ready, and trains."""
         if self.coming is not None:
             self._retire(self.coming)
-        self._coming_starts = train
-        self.coming = Session(options, autostart=False, log=self.messages.add, scene=scene)
-        self.coming.open()
+        self.coming = Session(options, autostart=False, log=self.messages.add, scene=self.scene)
+        if self.session is not None and self._is_own(options.resume):
+            # Back to a checkpoint of this very run: two sessions must not write into one folder.
+            self._retire(self.session)
+            self._first, self.session = self.session, None
+        elif self._first is None:
+            self.coming.open()
 
     def restart(self, **changes: Any) -> None:
         """Train the present scene from the beginning, in a new run, with ``changes`` of options."""
         if self.session is not None and self.session.bench is not None:
-            options = self.session.bench.options
-            same_scene = not {"points", "background", "downscale"} & changes.keys()
-            new = replace(options, resume=None, out=None, **changes)
-            self.open(new, self.scene if same_scene else None)
+            self.open(replace(self.session.options_in_use, resume=None, out=None, **changes))
 
     def resume(self, path: str) -> None:
-        """Continue a run folder, a checkpoint, or ``latest``."""
+        """Continue a run folder or a checkpoint."""
         self.open(Options(resume=path))
+
+    def resume_last(self) -> None:
+        """Continue the newest run besides the present one, of this scene if it has one."""
+        found = self.earlier_run()
+        if found is None:
+            self.messages.add("There is no earlier run here to continue.", "warning")
+        else:
+            self.resume(str(found.run))
+
+    def earlier_run(self) -> LastRun | None:
+        """The newest run besides the present one: of this scene, or without a scene of any."""
+        path = None if self.scene is None else self.scene.path
+        folder = self.snapshot.folder
+        return last_run(path, besides=None if folder is None else Path(folder))
+
+    def _is_own(self, resume: str | None) -> bool:
+        """Whether this is a path in the folder of the present run."""
+        folder = self.snapshot.folder
+        if resume is None or folder is None:
+            return False
+        return Path(resume).resolve().is_relative_to(Path(folder).resolve())
 
     @property
     def scene(self) -> Scene | None:
@@ -135,8 +156,19 @@ class Desk:
             kind = "scene" if scene.views else "cloud"
             self.settings.recent = self.settings.add_recent(scene.path, kind).recent
             self.settings.last_scene = str(scene.path)
-        if self._coming_starts and self.can_train:
+        if self.can_train:
             coming.start()
+            threading.Thread(target=self._tell_of_earlier, name="earlier", daemon=True).start()
+
+    def _tell_of_earlier(self) -> None:
+        """A thread of its own: there may be many runs to look through."""
+        with contextlib.suppress(UserError, OSError):
+            found = self.earlier_run()
+            if found is not None and found.step and self.snapshot.report is None:
+                self.messages.add(
+                    f"An earlier run of this scene stopped at step {found.step:,}: "
+                    "Model > Resume last goes on with it."
+                )
 
     def _retire(self, session: Session) -> None:
         session.stop()
@@ -231,7 +263,11 @@ class Desk:
         """
         self._collect_jobs()
         if self.coming is not None:
-            self._swap(self.coming)
+            if self._first is None:
+                self._swap(self.coming)
+            elif self._first.join(0):
+                self._first = None
+                self.coming.open()
         self.drops.tick()
         if self.session is not None:
             self.snapshot = self.session.snapshot()
@@ -264,11 +300,9 @@ class Desk:
             self.pictures.receive(self.snapshot.view, wish)
 
     def _collect_jobs(self) -> None:
-        waiting = []
-        for future, then in self._jobs:
-            if not future.done():
-                waiting.append((future, then))
-                continue
+        done = [job for job in self._jobs if job[0].done()]
+        self._jobs = [job for job in self._jobs if job not in done]
+        for future, then in done:
             try:
                 result = future.result()
             except (Cancelled, CancelledError):
@@ -277,4 +311,3 @@ class Desk:
                 self.messages.error(error_sentence(error))
                 continue
             then(result)
-        self._jobs = waiting

@@ -62,8 +62,13 @@ class Drops:
 
     def take_text(self, text: str) -> None:
         """A path that was typed; what does not exist may be a scene's name."""
-        if Path(text).expanduser().exists():
-            self.take([str(Path(text).expanduser())])
+        try:
+            path = Path(text).expanduser()
+            is_path = path.exists()
+        except (OSError, ValueError, RuntimeError):  # no permission, too long, no such user
+            path, is_path = Path(text), True  # the reader says what is wrong with it
+        if is_path:
+            self.take([str(path)])
         else:
             self.desk.open(Options(scene=text))
 
@@ -81,7 +86,7 @@ class Drops:
         """Train the present scene from the dropped cloud."""
         if self.card is not None:
             self.desk.restart(points=self.card.path.resolve())
-            self.card = None
+            self.dismiss()
 
     def open_alone(self) -> None:
         """The dropped cloud becomes a scene without photographs."""

@@ -20,6 +20,7 @@ class Message:
     level: Level
     text: str
     clock: str  # local time, HH:MM:SS
+    added: float  # time.monotonic()
 
 
 class Messages:
@@ -35,7 +36,7 @@ class Messages:
 
     def add(self, text: str, level: Level = "info") -> None:
         """Any thread."""
-        self._incoming.put(Message(level, text, time.strftime("%H:%M:%S")))
+        self._incoming.put(Message(level, text, time.strftime("%H:%M:%S"), time.monotonic()))
 
     def error(self, text: str) -> None:
         """Any thread: shown in a popup until it is dismissed."""

@@ -192,7 +192,7 @@ class Overlay:
         parent, px = "view_labels", self.theme.px
         dpg.delete_item(parent, children_only=True)
         x, y, w, h = box
-        for i, text in enumerate(texts[0]):
+        for i, text in enumerate(filter(None, texts[0])):
             self.label(text, (px(10), px(8) + i * px(24)), parent)
         if shown is None:
             return
@@ -272,7 +272,7 @@ class Overlay:
             coming = desk.coming.snapshot()
             return coming.loading or (coming.notes[-1] if coming.notes else "Loading ...")
         if desk.session is None:
-            return "Drop a scene folder, a point cloud or a run here, or press Ctrl+O."
+            return ""
         if desk.snapshot.state is State.FAILED:
             return "Nothing to show; the log says why."
         return "The first picture comes ..."

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dearpygui.dearpygui as dpg
@@ -60,7 +61,7 @@ def menu(window: Window) -> None:
         with dpg.menu(label="File", tag=publish("menu_file")):
             item("Open file ...", "open")
             dpg.add_menu_item(label="Open folder ...", callback=window.open_folder)
-            dpg.add_menu_item(label="Resume last run", callback=lambda: desk.resume("latest"))
+            dpg.add_menu_item(label="Resume last run", callback=lambda: desk.resume_last())
             dpg.add_separator()
             item("Save checkpoint", "save")
             item("Screenshot", "screenshot")
@@ -189,7 +190,7 @@ def _help_table(rows: list[tuple[str, str, str]], theme: Theme, width: int) -> N
             with dpg.table_row():
                 dpg.bind_item_font(dpg.add_text(name if name != group else ""), theme.bold)
                 dpg.add_text(keys, color=theme.palette.accent)
-                dpg.add_text(label)
+                dpg.add_text(label, tag=publish(f"help_{label}"))
             group = name
 
 
@@ -245,6 +246,78 @@ class CloudCard:
         dpg.set_item_pos(
             "card", [int(corner[0]) + self.theme.px(12), int(corner[1]) + self.theme.px(64)]
         )
+
+
+class Welcome:
+    """What a person sees who opened nothing: where to begin."""
+
+    def __init__(self, window: Window) -> None:
+        self.window, self.theme = window, window.theme
+        self._made = False
+        dpg.add_window(
+            tag=publish("welcome"),
+            show=False,
+            no_title_bar=True,
+            no_resize=True,
+            no_move=True,
+            autosize=True,
+            no_saved_settings=True,
+        )
+
+    def update(self) -> None:
+        """Show it while nothing is open or opening."""
+        desk = self.window.desk
+        shown = desk.session is None and desk.coming is None and desk.drops.card is None
+        if shown and not self._made:
+            self._made = True
+            self._fill()
+        dpg.configure_item("welcome", show=shown)
+        if shown:
+            corner, area = dpg.get_item_rect_min("view"), self.window.viewport.area
+            size = dpg.get_item_rect_size("welcome")
+            place = [
+                float(int(c + max(0, (a - s) / 2)))
+                for c, a, s in zip(corner, area, size, strict=True)
+            ]
+            if place != dpg.get_item_pos("welcome"):
+                dpg.set_item_pos("welcome", place)
+
+    def _fill(self) -> None:
+        window, theme, desk = self.window, self.theme, self.window.desk
+        wide = theme.px(420)
+        dpg.push_container_stack("welcome")
+        dpg.bind_item_font(dpg.add_text("Watch K-Buffers learn a scene"), theme.large)
+        dpg.add_text(
+            "Drop a scene folder, a point cloud or a run on this window, or begin here:", wrap=wide
+        )
+        button(
+            "The bundled fire engine",
+            "welcome_lego",
+            lambda: desk.drops.take_text("lego"),
+            width=wide,
+        )
+        theme.choose("welcome_lego", True)
+        earlier = desk.earlier_run()
+        if earlier is not None:
+            step = f", step {earlier.step:,}" if earlier.step is not None else ""
+            button(
+                f"Continue {earlier.run.parent.name}{step}",
+                "welcome_resume",
+                desk.resume_last,
+                width=wide,
+            )
+        for number, recent in enumerate(desk.settings.listed_recent()[:4]):
+            button(
+                f"{recent.kind.capitalize()} {Path(recent.path).name}",
+                f"welcome_recent_{number}",
+                lambda path=recent.path: desk.drops.take_text(path),
+                width=wide,
+                help=recent.path,
+            )
+        with dpg.group(horizontal=True):
+            button("Open file ...", "welcome_file", window.open_file)
+            button("Open folder ...", "welcome_folder", window.open_folder)
+        dpg.pop_container_stack()
 
 
 class ErrorPopup:

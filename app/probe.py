@@ -78,5 +78,5 @@ def probe(result: ViewResult, k: int, x: int, y: int) -> Probe | None:
 
 
 def _rgb(color: Tensor) -> Rgb:
-    red, green, blue = color.tolist()
+    red, green, blue = color.nan_to_num().tolist()  # a model that diverged can still be looked at
     return red, green, blue

@@ -110,12 +110,18 @@ class LastRun:
     seconds: float | None
 
 
-def last_run(scene: str | Path | None = None, root: Path = DEFAULT_ROOT) -> LastRun | None:
+def last_run(
+    scene: str | Path | None = None, root: Path = DEFAULT_ROOT, *, besides: Path | None = None
+) -> LastRun | None:
     """The run in ``root`` that trained last, of ``scene`` (a name or path) if given; None: none.
+
+    ``besides`` names a run that does not count, the present one.
 
     Reads small text files and names only, no checkpoint.
     """
-    run = next(_runs(None if scene is None else str(scene), root), None)
+    own = None if besides is None else besides.resolve()
+    runs = _runs(None if scene is None else str(scene), root)
+    run = next((run for run in runs if run.resolve() != own), None)
     if run is None:
         return None
     try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 
 import psutil
 import torch
 
 from app.desk import Desk
 
+NEWS_SECONDS = 4.0  # that a new message stands instead of the numbers
 _process = psutil.Process()
 
 
@@ -23,6 +25,9 @@ def memory() -> int:
 def status_line(desk: Desk) -> str:
     """Scene, device, step, rate, loss, PSNR, picture rate and size, memory."""
     snapshot, scene = desk.snapshot, desk.scene
+    newest = desk.messages.newest
+    if newest is not None and time.monotonic() - newest.added < NEWS_SECONDS:
+        return newest.text
     parts = []
     if desk.coming is not None:
         notes = desk.coming.snapshot().notes

@@ -56,6 +56,7 @@ class StateFile:
                 "depth_range": shown.depth_range,
                 "legend": shown.legend and shown.legend.title,
                 "box": window.viewport.picture_rect,
+                "world_to_camera": result.request.camera.world_to_camera.tolist(),
             }
         sweep = pictures.sweep
         probe = window.probe.current
@@ -137,6 +138,8 @@ class StateFile:
                 "view_share": desk.settings.view_share,
                 "pause_while_moving": desk.settings.pause_while_moving,
                 "speed": desk.settings.speed,
+                "smoothing": desk.settings.smoothing,
+                "point_size": desk.settings.point_size,
             },
             "size": window.size,
             "focused": window.native.focused,

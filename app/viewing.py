@@ -6,6 +6,7 @@ thread. Nothing here draws or renders: :meth:`Viewing.wish` says what the pictur
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -57,7 +58,10 @@ class Viewing:
         self.look = self._main(k=k, layer=min(self.look.main.layer, k))
         self.look = self.look.clipped(k)
         if keep_camera:
+            if self.at_view is not None and self.at_view >= len(scene.views):
+                self.moved()
             return
+        self.look = replace(self.look, depth_range=None)  # the units of another scene
         self.frame(scene.bounds, scene.up)
         views = scene.splits.get("test") or scene.splits.get("train")
         if views:
@@ -248,10 +252,11 @@ class Viewing:
 
 def depth_at(result: ViewResult, x: int, y: int) -> float | None:
     """Camera z of what is seen at pixel (x, y), or None where nothing is."""
+    found = []
     for render in result.renders.values():
         if render.depth is not None and render.alpha is not None and render.alpha[y, x] > 0.05:
-            return float(render.depth[y, x])
+            found.append(float(render.depth[y, x]))
     for inside in result.insides.values():
         if int(inside.kbuffer.index[y, x, 0]) >= 0:
-            return float(inside.kbuffer.depth[y, x, 0])
-    return None
+            found.append(float(inside.kbuffer.depth[y, x, 0]))
+    return next((z for z in found if math.isfinite(z) and z > 0), None)

@@ -22,6 +22,7 @@ import dearpygui.dearpygui as dpg
 from app import popups
 from app.actions import Actions
 from app.desk import Desk
+from app.guard import Guard
 from app.native import Native
 from app.options import Options
 from app.panels import Panel
@@ -109,6 +110,7 @@ class Window:
             clear_color=self.theme.palette.window,
         )
         self.desk = Desk(settings, preview, native.wake)
+        self._guard = Guard(self.desk.messages, options.debug)
         self.actions = Actions(self.desk, self)
         self._build()
         dpg.setup_dearpygui()
@@ -118,8 +120,6 @@ class Window:
         self.state = StateFile(options.ui_state, self) if options.ui_state else None
         if options.scene is not None or options.resume is not None:
             self.desk.open(options)
-        elif settings.last_scene:
-            self.desk.messages.add(f"The last scene was {settings.last_scene}.")
 
     @property
     def settings(self) -> Settings:
@@ -144,6 +144,7 @@ class Window:
             dpg.add_text("", tag=publish("status"))
         self.card = popups.CloudCard(desk, theme)
         self.error = popups.ErrorPopup(desk, theme)
+        self.welcome = popups.Welcome(self)
 
     def _build_panels(self) -> None:
         desk, theme, width = self.desk, self.theme, self._panel_width()
@@ -235,39 +236,44 @@ class Window:
         now = time.perf_counter()
         fps = BUSY_FPS if now < self._busy_until else IDLE_FPS
         self.native.wait(max(0.0, self._last + 1 / fps - now))
+        self.native.poll()
         start = time.perf_counter()
         dt = min(start - self._last, 0.25)
         self._last = start
-        jobs = dpg.get_callback_queue()
-        if jobs:
-            dpg.run_callbacks(jobs)
-        with contextlib.suppress(Empty):
-            while True:
-                self.desk.drops.take(self._dropped.get_nowait())
-        size = (dpg.get_viewport_client_width(), dpg.get_viewport_client_height())
-        if size != self._size:
-            self._lay_out()
-        self._splitters()
-        self._handle_keys(dt)
-        desk = self.desk
-        fresh = desk.tick(dt, self.viewport.area, self.viewport.tiles_area)
-        self.viewport.update(dt)
+        desk, call = self.desk, self._guard.call
+        for job in dpg.get_callback_queue() or ():
+            call(dpg.run_callbacks, [job])
+        call(self._take_drops)
+        call(self._fit)
+        call(self._splitters)
+        call(self._handle_keys, dt)
+        fresh = call(desk.tick, dt, self.viewport.area, self.viewport.tiles_area)
+        call(self.viewport.update, dt)
         if self.viewport.busy or desk.viewing.moving or fresh or self._keys.held:
             self._busy_until = start + 0.3
-        self.probe.point(self.viewport.pointed)
+        call(self.probe.point, self.viewport.pointed)
         said = desk.messages.collect()
         if said or start - self._panel_time > PANEL_SECONDS:
             self._panel_time = start
-            for panel in self.panels:
-                panel.update()
-            set_text("status", status_line(desk))
-            self.card.update()
-            self.error.update()
+            for part in (*self.panels, self.card, self.welcome, self.error):
+                call(part.update)
+            call(lambda: set_text("status", status_line(desk)))
             if self.state is not None:
-                self.state.write()
+                call(self.state.write)
         dpg.render_dearpygui_frame()
         self._frame_ms += 0.1 * (1000 * (time.perf_counter() - start) - self._frame_ms)
         self.tune.upload_ms = self._frame_ms
+
+    def _take_drops(self) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                self.desk.drops.take(self._dropped.get_nowait())
+
+    def _fit(self) -> None:
+        """Lay out anew when the window has another size."""
+        size = (dpg.get_viewport_client_width(), dpg.get_viewport_client_height())
+        if size != self._size:
+            self._lay_out()
 
     def _handle_keys(self, dt: float) -> None:
         blocked = typing() or popups.any_open()

@@ -107,7 +107,7 @@ class CameraPanel:
                 tuple(STILL),
                 default_value="automatic",
                 tag=publish("still_scale"),
-                width=px(84),
+                width=px(104),
                 callback=self._still,
             )
             hint("still_scale", "Of the picture, against the photographs, when the camera stands.")

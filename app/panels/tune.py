@@ -57,8 +57,8 @@ class TunePanel:
             button(
                 "Resume last",
                 "resume_last",
-                lambda: desk.resume("latest"),
-                help="Continue the newest run exactly where it stopped.",
+                desk.resume_last,
+                help="Continue the newest earlier run of this scene exactly where it stopped.",
             )
         with dpg.group(horizontal=True):
             dpg.add_text("Time for the view")

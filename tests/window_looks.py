@@ -1,0 +1,121 @@
+"""Helpers for the tests of the window: set what is shown by hand, read what the screen shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.look import MODES
+from app.options import Options
+from app.workbench import Workbench, build
+from tests.driver import Place, State, WindowDriver
+
+AWAY = (700.0, 12.0)  # a place of the menu bar where nothing reacts to the mouse
+CLEAR = slice(26, 118)  # rows of a picture of 128 pixels that no label covers
+ACCENT, FIELD_HOVERED, WARM = (66, 133, 244), (58, 65, 77), (247, 178, 72)  # of the dark theme
+ROW = 20.0  # px between the entries of an open combo
+FIRST_ROW = 27.0  # px from the middle of the combo to its first entry
+
+
+# ---------------------------------------------------------------------- by hand
+def choose(window: WindowDriver, tag: str, row: int) -> None:
+    """Open a combo and click its entry ``row``, 0 = first."""
+    x, y = window.center(tag)
+    window.click((x, y))
+    window.click((x, y + FIRST_ROW + row * ROW))
+    window.move(AWAY)
+
+
+def type_into(window: WindowDriver, place: Place, text: str) -> None:
+    """Ctrl+click a slider or a drag field, and type its value."""
+    with window.holding("ctrl"):
+        window.click(place)
+    window.type_text(text)
+    window.key("Return")
+    window.move(AWAY)
+
+
+def show(window: WindowDriver, mode: str = "picture", *, k: int = 8, layer: int = 1) -> State:
+    """Show this without a wipe, by clicks and keys; returns the state when the screen shows it."""
+    state = window.state()
+    if state["wipe"] is not None:
+        window.key("v")
+    if state["at_view"] is None:
+        window.key("shift+bracketright")
+    if state["k"] != k:
+        window.click(window.center("k_bars", (k - 0.5) / state["trained_k"]))
+    if state["layer"] != layer:
+        window.until(lambda state: len(state["tiles"]) == k)
+        x, y, width, height = window.state()["tiles"][layer - 1]
+        window.click((x + 0.5 * width, y + 0.7 * height))
+    state = window.state()
+    if (state["mode"], state["source"]) != (mode, "model"):
+        window.key(str(1 + [info.mode for info in MODES].index(mode)))
+    window.move(AWAY)
+    return painted(window, main={"source": "model", "mode": mode, "k": k, "layer": layer})
+
+
+def painted(
+    window: WindowDriver,
+    wanted: Callable[[State], Any] = lambda picture: True,
+    *,
+    main: State | None = None,
+    other: State | None = None,
+) -> State:
+    """Wait until these sides, complete, are on the screen.
+
+    Args:
+        wanted: of the state's ``picture``.
+        main, other: what each side shows; of ``main`` None = anything.
+    """
+
+    def ready(state: State) -> bool:
+        picture = state["picture"]
+        return bool(
+            picture
+            and not (state["moving"] or picture["moving"] or picture["note"])
+            and (main is None or picture["main"] == main)
+            and picture["other"] == other
+            and wanted(picture)
+        )
+
+    window.until(ready)
+    return window.frames(1)  # the state is written just before its frame is drawn
+
+
+# ---------------------------------------------------------------------- on the screen
+def pixels(window: WindowDriver) -> np.ndarray:
+    """The picture [height, width, 3] in 0..1 at its own resolution: the screen at the middle of
+    each of its pixels."""
+    state = window.state()
+    left, top, width, height = state["picture"]["box"]
+    columns, rows = state["picture"]["width"], state["picture"]["height"]
+    x = (left + (np.arange(columns) + 0.5) * width / columns).astype(int)
+    y = (top + (np.arange(rows) + 0.5) * height / rows).astype(int)
+    return window.screenshot()[y[:, None], x] / 255.0
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean absolute difference of two pictures where no label covers them."""
+    return float(np.abs(a[CLEAR] - b[CLEAR]).mean())
+
+
+def near(image: np.ndarray, color: tuple[int, ...], tolerance: int = 12) -> np.ndarray:
+    """Where an image of bytes [..., 3] has this colour."""
+    return (np.abs(image.astype(int) - np.asarray(color[:3])) <= tolerance).all(-1)
+
+
+def colorful(image: np.ndarray, least: int = 50) -> np.ndarray:
+    """Where an image of bytes [..., 3] is neither grey nor nearly so."""
+    values = image.astype(int)
+    return values.max(-1) - values.min(-1) >= least
+
+
+# ---------------------------------------------------------------------- what should be there
+def load_run(window: WindowDriver, folder: Path) -> Workbench:
+    """The model of the window's newest checkpoint, loaded without a window."""
+    run = folder / window.state()["folder"]
+    return build(Options(resume=str(run), eval=True), lambda text: None)
