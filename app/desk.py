@@ -68,6 +68,7 @@ class Desk:
         self._retired: list[Session] = []
         self._jobs: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._error: str | None = None  # of the snapshot, already shown
+        self._paint_error: str | None = None  # of the painter, already shown
         self.painter.start()
 
     # ------------------------------------------------------------------ scenes
@@ -79,7 +80,7 @@ class Desk:
         if self.session is not None and self._is_own(options.resume):
             # Back to a checkpoint of this very run: two sessions must not write into one folder.
             self._retire(self.session)
-            self._first, self.session = self.session, None
+            self._first, self.session, self.snapshot = self.session, None, Snapshot()
         elif self._first is None:
             self.coming.open()
 
@@ -138,7 +139,7 @@ class Desk:
             self._retire(coming)
         if snapshot.state not in _LOADED or coming.bench is None:
             return
-        old, old_scene = self.session, self.scene
+        old, seen = self.session, self.viewing.scene
         self.session, self.coming = coming, None
         if old is not None:
             self._retire(old)
@@ -148,7 +149,7 @@ class Desk:
         self.preview_on, self.drops.card = False, None
         coming.view_share = self.settings.view_share
         coming.pause_while_moving = self.settings.pause_while_moving
-        same_place = old_scene is not None and old_scene.path == scene.path
+        same_place = seen is not None and seen.path is not None and seen.path == scene.path
         self.viewing.enter(scene, snapshot.k or DEFAULT_K, keep_camera=same_place)
         if self.preview is not None:
             self.preview.set_cloud(scene.points, scene.background.color(), scene.up)
@@ -275,10 +276,22 @@ class Desk:
                 self._error = self.snapshot.error
                 if self._error:
                     self.messages.error(self._error)
+        self._watch_threads()
         self.viewing.advance(dt)
         self._look(area, atlas)
         self._retired = [session for session in self._retired if not session.join(0)]
         return self.pictures.take() is not None
+
+    def _watch_threads(self) -> None:
+        """Tell why a picture could not be painted, and go on without a preview that has failed."""
+        if self.painter.error != self._paint_error:
+            self._paint_error = self.painter.error
+            if self._paint_error:
+                self.messages.error(self._paint_error)
+        if self.preview is not None and self.preview.error:
+            self.messages.error(self.preview.error)
+            self.preview, self.preview_on = None, False
+            self.pictures.forget()
 
     @property
     def shows_preview(self) -> bool:

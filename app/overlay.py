@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import dearpygui.dearpygui as dpg
 import torch
@@ -192,10 +193,11 @@ class Overlay:
         parent, px = "view_labels", self.theme.px
         dpg.delete_item(parent, children_only=True)
         x, y, w, h = box
-        for i, text in enumerate(filter(None, texts[0])):
-            self.label(text, (px(10), px(8) + i * px(24)), parent)
         if shown is None:
+            self._draw_waiting(texts[0], area, parent)
             return
+        for i, text in enumerate(texts[0]):
+            self.label(text, (px(10), px(8) + i * px(24)), parent)
         if look.other is not None:
             line = x + look.wipe * w
             dpg.draw_line(
@@ -232,7 +234,7 @@ class Overlay:
         desk, look = self.desk, self.desk.viewing.look
         shown = desk.pictures.shown
         if shown is None:
-            return (self._waiting(),), ()
+            return self._waiting(), ()
         result = shown.job.result
         camera = result.request.camera
         lines = []
@@ -265,17 +267,30 @@ class Overlay:
             names.append(side.describe() + number)
         return tuple(lines), tuple(names)
 
-    def _waiting(self) -> str:
-        """What happens while there is no picture."""
+    def _waiting(self) -> tuple[str, ...]:
+        """What happens while there is no picture: a headline, then what was done so far."""
         desk = self.desk
         if desk.coming is not None:
+            name = desk.coming.options.scene or desk.coming.options.resume or ""
             coming = desk.coming.snapshot()
-            return coming.loading or (coming.notes[-1] if coming.notes else "Loading ...")
+            steps = [*coming.notes, coming.loading or ""]
+            return (f"Opening {Path(name).name} ...", *dict.fromkeys(filter(None, steps)))
         if desk.session is None:
-            return ""
+            return ()
         if desk.snapshot.state is State.FAILED:
-            return "Nothing to show; the log says why."
-        return "The first picture comes ..."
+            return ("Nothing to show; the log says why.",)
+        return ("The first picture comes ...",)
+
+    def _draw_waiting(self, texts: tuple[str, ...], area: tuple[int, int], parent: str) -> None:
+        """In the middle of the empty view."""
+        px, palette = self.theme.px, self.theme.palette
+        top = area[1] / 2 - px(20 + 11 * len(texts))
+        for i, text in enumerate(texts):
+            size = px(22 if i == 0 else 14)
+            left = max(px(10), (area[0] - 0.5 * size * len(text)) / 2)
+            color = palette.text if i == 0 else palette.faint
+            dpg.draw_text((left, top), text, size=size, color=color, parent=parent)
+            top += px(38 if i == 0 else 22)
 
     def _legend(self, legend: Legend, area: tuple[int, int], parent: str) -> None:
         """A colour bar at the right edge of the view."""

@@ -24,6 +24,7 @@ from render.scenes.types import View
 SETTLE_SECONDS = 0.2  # after the last move, before the sharp picture is asked for
 SWEEP_SECONDS = 8.0  # between two rounds over all K while the model trains
 STILL_SECONDS = 0.6  # that a picture may take when the camera stands, with automatic size
+TRAINING_SECONDS = 0.1  # the same while the model trains: the next move waits for it
 LARGEST = 2.0  # of automatic sizes, against the photographs
 AUTO_SECONDS = 0.06  # that a picture may take while the camera moves, with automatic size
 SMALLEST = 48  # px: height of a picture while moving
@@ -152,12 +153,13 @@ class Pictures:
         if wish.view is not None:
             return 1.0
         pose = wish.pose
-        key = (pose.world_to_camera.numpy().tobytes(), pose.width, pose.height)
+        key = (pose.world_to_camera.numpy().tobytes(), pose.width, pose.height, wish.running)
         if key != self._still_key:  # chosen once per camera: costs are never twice the same
             self._still_key = key
             scale = min(max(wish.tall / pose.height, 1.0), LARGEST)
             cost = self._cost * pose.width * pose.height * scale**2
-            self._still_choice = scale if cost <= STILL_SECONDS else 1.0
+            limit = TRAINING_SECONDS if wish.running else STILL_SECONDS
+            self._still_choice = scale if cost <= limit else 1.0
         return self._still_choice
 
     def _moving_scale(self, pose: Camera) -> float:

@@ -267,7 +267,8 @@ class Welcome:
     def update(self) -> None:
         """Show it while nothing is open or opening."""
         desk = self.window.desk
-        shown = desk.session is None and desk.coming is None and desk.drops.card is None
+        empty = desk.session is None and desk.coming is None and desk.drops.card is None
+        shown = empty and desk.messages.popup is None
         if shown and not self._made:
             self._made = True
             self._fill()
@@ -345,9 +346,12 @@ class ErrorPopup:
         """Show or hide it."""
         messages = self.desk.messages
         popup = messages.popup
-        dpg.configure_item("error", show=popup is not None)
         if popup is None:
+            dpg.hide_item("error")
             return
+        if not dpg.is_item_shown("error"):
+            dpg.show_item("error")
+            dpg.focus_item("error")  # over whatever else lies on the picture
         set_text("error_text", popup.text)
         more = messages.popup_more
         set_text("error_more", f"{more} more in the log" if more else "also in the log")

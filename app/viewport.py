@@ -1,8 +1,4 @@
-"""The big picture with the mouse on it, what is drawn over it, and the strip of layers below.
-
-The picture lies in one texture that only ever grows: Dear PyGui uploads every texture in every
-frame and loses a buffer whenever one is deleted.
-"""
+"""The big picture with the mouse on it, what is drawn over it, and the strip of layers below."""
 
 # Dear PyGui declares its context managers as int.
 # pyright: reportGeneralTypeIssues=false
@@ -14,72 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import dearpygui.dearpygui as dpg
-import numpy as np
 
 from app.desk import Desk
 from app.look import MODE_INFO
 from app.overlay import Overlay
 from app.painter import Painting
+from app.texture import Texture
 from app.theme import Theme
 from app.widgets import publish
 
-GROW = 128  # px: textures grow in steps
 CLICK_PIXELS = 4  # a press that moves less than this is a click
 WIPE_PIXELS = 9  # from the wipe line, to take it
 DOUBLE_SECONDS = 0.35
 ATLAS_TITLE = 24  # px: line above the thumbnails
-
-
-class Texture:
-    """A raw texture of which a corner is shown.
-
-    The one way of setting it: shape and type are checked, because Dear PyGui reads whatever
-    memory it is given.
-    """
-
-    def __init__(self, tag: str) -> None:
-        self.tag: str | int = tag
-        self.width = self.height = 0  # of the texture
-        self.shown = (1, 1)  # width and height of what is in it
-        self._pixels = np.zeros((0, 0, 4), np.float32)
-        self._grow(GROW, GROW)
-
-    def set(self, picture: np.ndarray) -> bool:
-        """Show ``picture`` [H, W, 4] float32; true when the texture itself was replaced."""
-        if picture.ndim != 3 or picture.shape[2] != 4 or picture.dtype != np.float32:
-            raise ValueError(f"expected float32 [H, W, 4], got {picture.dtype} {picture.shape}")
-        height, width = picture.shape[:2]
-        grown = width + 2 > self.width or height + 2 > self.height
-        if grown:
-            self._grow(max(width + 2, self.width), max(height + 2, self.height))
-        # A fresh array: Dear PyGui goes on reading the one before until the next frame.
-        pixels = np.zeros((self.height, self.width, 4), np.float32)
-        pixels[:height, :width] = picture
-        pixels[height, :width] = picture[-1]  # the filter reads one pixel beyond the edge
-        pixels[: height + 1, width] = pixels[: height + 1, width - 1]
-        pixels[-1], pixels[:, -1] = pixels[0], pixels[:, 0]  # and textures repeat: before the first
-        dpg.set_value(self.tag, pixels)
-        self._pixels, self.shown = pixels, (width, height)
-        return grown
-
-    @property
-    def uv(self) -> tuple[float, float]:
-        """Lower right corner of what is shown, in texture coordinates."""
-        return self.shown[0] / self.width, self.shown[1] / self.height
-
-    def _grow(self, width: int, height: int) -> None:
-        old = self.tag if self.width else None
-        self.width, self.height = (-(-size // GROW) * GROW for size in (width, height))
-        self._pixels = np.zeros((self.height, self.width, 4), np.float32)
-        with dpg.texture_registry():
-            self.tag = dpg.add_raw_texture(
-                self.width,
-                self.height,
-                self._pixels,  # pyright: ignore[reportArgumentType] - any buffer will do
-                format=dpg.mvFormat_Float_rgba,
-            )
-        if old is not None and dpg.does_item_exist(old):
-            dpg.delete_item(old)
 
 
 @dataclass
@@ -111,8 +54,8 @@ class Viewport:
         self._last_click = (-1.0, (0.0, 0.0))
         self._painting: Painting | None = None
         self._strip: Painting | None = None  # whose thumbnails are shown
-        self._texture = Texture("view_texture")
-        self._atlas = Texture("atlas_texture")
+        self._texture = Texture()
+        self._atlas = Texture()
         self._atlas_key: tuple | None = None
         self._atlas_scale = 1.0
         self._wheel = 0.0
@@ -186,17 +129,17 @@ class Viewport:
     def update(self, dt: float) -> None:
         """Mouse, newest painting, overlay."""
         self._mouse(dt)
+        self._atlas.advance()
+        if self._texture.advance():
+            self._place()
         shown = self.desk.pictures.shown
         if shown is not self._painting:
             self._painting = shown
             if shown is not None:
-                if self._texture.set(shown.picture):
-                    dpg.configure_item(self._image, texture_tag=self._texture.tag)
+                self._texture.set(shown.picture)
                 if shown.atlas is not None:  # none while the camera moves: keep the last one
                     self._strip = shown
-                    if self._atlas.set(shown.atlas):
-                        dpg.configure_item(self._atlas_image, texture_tag=self._atlas.tag)
-            self._place()
+                    self._atlas.set(shown.atlas)
         dpg.configure_item(self._image, show=shown is not None)
         self.overlay.draw(self._box, self.area, self.pointed, self._press is not None)
         self._draw_atlas()
@@ -209,7 +152,12 @@ class Viewport:
         x, y = (self.area[0] - w) / 2, (self.area[1] - h) / 2
         self._box = (x, y, w, h)
         dpg.configure_item(
-            self._image, pmin=(x, y), pmax=(x + w, y + h), uv_min=(0, 0), uv_max=self._texture.uv
+            self._image,
+            texture_tag=self._texture.tag,
+            pmin=(x, y),
+            pmax=(x + w, y + h),
+            uv_min=(0, 0),
+            uv_max=self._texture.uv,
         )
 
     # ------------------------------------------------------------------ mouse
@@ -304,7 +252,8 @@ class Viewport:
             strip = self._strip = None
         ready = strip is not None and self.atlas_area[1] > 0
         dpg.configure_item(self._atlas_image, show=ready)
-        key = (id(strip), look, self.atlas_area, self.theme.name) if ready else None
+        drawn = (self._atlas.tag, self._atlas.shown)  # changes a frame after the strip
+        key = (id(strip), drawn, look, self.atlas_area, self.theme.name) if ready else None
         if key == self._atlas_key:
             return
         self._atlas_key = key
@@ -326,8 +275,9 @@ class Viewport:
         self._atlas_scale = scale
         dpg.configure_item(
             self._atlas_image,
+            texture_tag=self._atlas.tag,
             pmin=(0, top),
-            pmax=(width * scale, top + height * scale),
+            pmax=(self._atlas.shown[0] * scale, top + self._atlas.shown[1] * scale),
             uv_max=self._atlas.uv,
         )
         layered = look.main.source == "model" and MODE_INFO[look.main.mode].layered

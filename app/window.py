@@ -46,6 +46,7 @@ from app.widgets import publish, set_text, typing
 
 TITLE = "K-Buffers"
 PANEL_SECONDS = 0.1  # between two updates of the panels
+WATCHED_FPS = 30  # of frames, panels and --ui-state at least, where somebody waits for the state
 BUSY_FPS = 60  # while something moves
 IDLE_FPS = 12  # while nothing does; input ends the wait at once
 STATUS_HEIGHT = 26
@@ -85,6 +86,9 @@ class Window:
         self._size = (0, 0)
         self._panels_shown = True
         self._dragging: str | None = None  # which splitter
+        watched = options.ui_state is not None
+        self._idle_fps = WATCHED_FPS if watched else IDLE_FPS
+        self._panel_seconds = 0.5 / WATCHED_FPS if watched else PANEL_SECONDS
         self._panel_time = 0.0
         self._start = self._last = time.perf_counter()
         self._busy_until = 0.0
@@ -234,7 +238,7 @@ class Window:
     def frame(self) -> None:
         """Wait for something to happen, then one round of everything."""
         now = time.perf_counter()
-        fps = BUSY_FPS if now < self._busy_until else IDLE_FPS
+        fps = BUSY_FPS if now < self._busy_until else self._idle_fps
         self.native.wait(max(0.0, self._last + 1 / fps - now))
         self.native.poll()
         start = time.perf_counter()
@@ -253,7 +257,7 @@ class Window:
             self._busy_until = start + 0.3
         call(self.probe.point, self.viewport.pointed)
         said = desk.messages.collect()
-        if said or start - self._panel_time > PANEL_SECONDS:
+        if said or start - self._panel_time > self._panel_seconds:
             self._panel_time = start
             for part in (*self.panels, self.card, self.welcome, self.error):
                 call(part.update)
