@@ -40,11 +40,14 @@ class StepOutput:
         mse: mean squared error of the step's pixels, detached, for the training PSNR.
         skipped: why there is nothing to learn from this batch (for example an empty crop); the
             trainer then leaves the parameters alone.
+        probe: a scalar of value zero whose gradients the method itself reads in ``after_step``;
+            no weight of the loss touches it.
     """
 
     terms: dict[str, Tensor]
     mse: float = float("nan")
     skipped: str | None = None
+    probe: Tensor | None = None
 
 
 @dataclass

@@ -101,6 +101,8 @@ class Trainer:
                 weights = self.loss_weights()
                 total = torch.stack([weights[n] * t for n, t in out.terms.items()]).sum()
                 loss = float(total.detach())
+                if out.probe is not None:
+                    total = total + out.probe
             skipped = self._learn(total) if math.isfinite(loss) else "the loss is not finite"
             self.bad_steps = 0 if skipped is None else self.bad_steps + 1
         self.optimizer.zero_grad(set_to_none=True)

@@ -35,8 +35,10 @@ class Step:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(method_module, "training_window", window)
             sampler = ViewSampler(len(method.views), generator)
-            self.loss = method.train_step(step, sampler, generator).terms["l1"]
-        self.loss.backward()
+            out = method.train_step(step, sampler, generator)
+        assert out.probe is not None and float(out.probe) == 0
+        self.loss = out.terms["l1"]
+        (self.loss + out.probe).backward()
         self.camera, self.target = windows[0]
         assert method._probe is not None and method._probe.grad is not None
         self.probe = method._probe.grad

@@ -123,10 +123,10 @@ class KBufferMethod(Method):
             # The probe channels are zero everywhere, so this adds nothing to the loss; its gradient
             # is each Gaussian's share of the absolute error and of the picture (see refine.py).
             probe = (layers.image[..., 3] * error.abs().mean(-1) + layers.image[..., 4]).sum()
-            terms = {"l1": l1(rgb, target) + probe}
+            terms = {"l1": l1(rgb, target)}
             if o.ssim > 0 and min(target.shape[:2]) >= SMALLEST_SSIM:
                 terms["ssim"] = dssim(rgb, target)
-            return StepOutput(terms, mse=float(error.square().mean()))
+            return StepOutput(terms, mse=float(error.square().mean()), probe=probe)
 
     def _draw(
         self, step: int, index: int, background: Tensor, generator: torch.Generator
