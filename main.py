@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -73,7 +75,17 @@ def _leave(number: int, frame: object) -> None:
     os._exit(130)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The command ``kbuffers``, and ``python main.py``."""
     # An exception in the middle of an import of torch would leave as some other error.
     signal.signal(signal.SIGINT, _leave)
-    sys.exit(main())
+    code = main()
+    atexit._run_exitfuncs()
+    with contextlib.suppress(OSError, ValueError):  # a closed pipe
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # everything is saved; torch alone takes a second or two to shut down
+
+
+if __name__ == "__main__":
+    run()

@@ -24,7 +24,7 @@ from app.painter import Painter
 from app.pictures import Pictures
 from app.preview import Preview
 from app.resume import LastRun, last_run
-from app.runtime import error_sentence
+from app.runtime import error_sentence, release_memory
 from app.session import Cancelled, Session
 from app.settings import Settings
 from app.snapshot import Snapshot, State
@@ -34,6 +34,7 @@ from render.scenes.types import Scene
 
 T = TypeVar("T")
 
+TIDY_SECONDS = 20.0  # between two times that free memory is given back
 CLOSE_SECONDS = 2.5  # that the window waits for checkpoints when it closes
 _LOADED = (State.READY, State.RUNNING, State.PAUSED, State.FINISHED)
 
@@ -66,6 +67,7 @@ class Desk:
         self.preview_on = False  # points by OpenGL instead of the model
         self._first: Session | None = None  # has to end before `coming` may begin
         self._retired: list[Session] = []
+        self._tidy_at = time.monotonic() + TIDY_SECONDS
         self._jobs: list[tuple[Future[Any], Callable[[Any], None]]] = []
         self._error: str | None = None  # of the snapshot, already shown
         self._paint_error: str | None = None  # of the painter, already shown
@@ -175,17 +177,21 @@ class Desk:
         session.stop()
         self._retired.append(session)
 
-    def close(self) -> None:
-        """Save and end everything; waits at most :data:`CLOSE_SECONDS`."""
+    def close(self) -> bool:
+        """Save and end everything; false when some of it took longer than ``CLOSE_SECONDS``."""
+        end = time.monotonic() + CLOSE_SECONDS
+
+        def left() -> float:
+            return max(0.05, end - time.monotonic())
+
         for session in (self.session, self.coming):
             if session is not None:
                 self._retire(session)
-        self.painter.close()
+        ended = [self.painter.close(left())]
         if self.preview is not None:
-            self.preview.close()
-        end = time.monotonic() + CLOSE_SECONDS
-        for session in self._retired:
-            session.join(max(0.05, end - time.monotonic()))
+            ended.append(self.preview.close(left()))
+        ended += [session.join(left()) for session in self._retired]
+        return all(ended)
 
     # ------------------------------------------------------------------ training
     def toggle_training(self) -> None:
@@ -279,8 +285,18 @@ class Desk:
         self._watch_threads()
         self.viewing.advance(dt)
         self._look(area, atlas)
-        self._retired = [session for session in self._retired if not session.join(0)]
+        self._tidy_up()
         return self.pictures.take() is not None
+
+    def _tidy_up(self) -> None:
+        """Let go of sessions that have ended, and of free memory while the camera stands."""
+        waiting = [session for session in self._retired if not session.join(0)]
+        ended = len(waiting) < len(self._retired)
+        self._retired = waiting
+        now = time.monotonic()
+        if ended or (now > self._tidy_at and not self.viewing.moving):
+            self._tidy_at = now + TIDY_SECONDS
+            release_memory(ended=ended)
 
     def _watch_threads(self) -> None:
         """Tell why a picture could not be painted, and go on without a preview that has failed."""
@@ -306,9 +322,7 @@ class Desk:
             self.pictures.ask(wish, self.preview.request)
             self.pictures.receive(self.preview.take(), wish)
         elif self.session is not None and self.session.bench is not None:
-            report = self.snapshot.report
-            step = 0 if report is None else report.step
-            wish = replace(wish, step=step, running=self.running)
+            wish = replace(wish, step=self.snapshot.step, running=self.running)
             self.pictures.ask(wish, self.session.request_view)
             self.pictures.receive(self.snapshot.view, wish)
 

@@ -7,21 +7,23 @@ everything else opens in a session of its own.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from app.opening import Plan, plan
+from app.opening import Plan, plan, recognise
 from app.options import Options
 from app.runtime import error_sentence
+from render.errors import UserError
 from render.export.camera_path import CameraPath, load_camera_path
 from render.scenes.alignment import Alignment, check_alignment
 from render.scenes.background import Background
 from render.scenes.bounds import bounds_of_points
 from render.scenes.pointcloud import read_point_cloud
-from render.scenes.types import PointCloud
+from render.scenes.types import Bounds, PointCloud
 
 if TYPE_CHECKING:
     from app.desk import Desk
@@ -38,6 +40,7 @@ class Card:
 
     path: Path
     cloud: PointCloud
+    bounds: Bounds
     alignment: Alignment | None
     shown: bool = True
 
@@ -136,15 +139,25 @@ class Drops:
         elif todo.cloud is not None:
             path = todo.cloud.path
             cloud = read_point_cloud(path)
+            self._wait_for_scene(path)
             scene = desk.scene
-            photos = scene is not None and bool(scene.views)
             alignment = None
-            if scene is not None and photos:
+            if scene is not None and scene.views:
                 alignment = check_alignment(cloud.xyz, scene.split("train"))
-            self._results.put(lambda: self._show(Card(path, cloud, alignment)))
+            card = Card(path, cloud, bounds_of_points(cloud.xyz), alignment)
+            self._results.put(lambda: self._show(card))
         if todo.camera_path is not None:
             tour = load_camera_path(todo.camera_path.path)
             self._results.put(lambda: self._fly(tour))
+
+    def _wait_for_scene(self, path: Path) -> None:
+        """A cloud that comes while a scene is loading belongs to that one, not in its place."""
+        coming = self.desk.coming
+        if coming is None or _is_cloud(coming.options):
+            return
+        self.desk.messages.add(f"{path.name} waits until the scene is loaded.")
+        while self.desk.coming is coming:
+            time.sleep(0.05)
 
     # ------------------------------------------------------------------ back on the main thread
     def _show(self, card: Card) -> None:
@@ -161,8 +174,16 @@ class Drops:
         if card.alignment is None:  # nothing it could belong to
             self.open_alone()
         elif card.alignment.verdict != "aligned":
-            desk.viewing.frame(bounds_of_points(card.cloud.xyz))
+            desk.viewing.frame(card.bounds)
 
     def _fly(self, tour: CameraPath) -> None:
         self.desk.messages.add(f"Flying along a path of {len(tour.cameras)} cameras.")
-        self.desk.viewing.play(tour.cameras)
+        self.desk.viewing.play(tour)
+
+
+def _is_cloud(options: Options) -> bool:
+    """Whether these options open a point cloud alone."""
+    try:
+        return options.scene is not None and recognise(Path(options.scene)).kind == "cloud"
+    except UserError:  # a scene's name, or wrong
+        return False

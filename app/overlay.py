@@ -244,7 +244,7 @@ class Overlay:
             lines.append(look.main.describe())
         size = f"{camera.width} x {camera.height}"
         photo = (
-            desk.viewing.scene.views[0].camera
+            desk.viewing.scene.views[desk.viewing.at_view or 0].camera
             if desk.viewing.scene and (desk.viewing.scene.views)
             else None
         )

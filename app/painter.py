@@ -9,7 +9,6 @@ from collections.abc import Callable
 from app.paintbox import Paintbox, Painting, PaintJob
 from app.runtime import error_sentence
 
-_JOIN_SECONDS = 2.0
 _LOG = logging.getLogger(__name__)
 
 
@@ -51,13 +50,14 @@ class Painter:
         with self._changed:
             return self._error
 
-    def close(self) -> None:
-        """End the thread after the painting it is at; waits for it, 2 s at most."""
+    def close(self, seconds: float = 2.0) -> bool:
+        """End the thread after the painting it is at; false when that took over ``seconds``."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join(_JOIN_SECONDS)
+            self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         paintbox = Paintbox()

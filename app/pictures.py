@@ -22,12 +22,16 @@ from render.scenes.background import Background
 from render.scenes.types import View
 
 SETTLE_SECONDS = 0.2  # after the last move, before the sharp picture is asked for
-SWEEP_SECONDS = 8.0  # between two rounds over all K while the model trains
+SWEEP_SECONDS = 8.0  # between two rounds over all K while the model trains, at least
+SWEEP_TIMES = 10  # the same, times the duration of a round
 STILL_SECONDS = 0.6  # that a picture may take when the camera stands, with automatic size
 TRAINING_SECONDS = 0.1  # the same while the model trains: the next move waits for it
 LARGEST = 2.0  # of automatic sizes, against the photographs
 AUTO_SECONDS = 0.06  # that a picture may take while the camera moves, with automatic size
-SMALLEST = 48  # px: height of a picture while moving
+SMALLEST = 96  # px: height of a picture while moving; below it hardly anything is saved
+MOST_PIXELS = 1_500_000  # of a photograph that is compared pixel by pixel, with automatic size
+LARGEST_SIDE = 4096  # px, of any picture: each is uploaded in every frame
+FIRST_COST = 1e-6  # seconds per pixel, as long as nothing was measured
 FPS_SECONDS = 2.0
 
 
@@ -85,7 +89,8 @@ class Pictures:
         self._moved_at: dict[int, float] = {}  # request number -> when the camera moved
         self._swept: tuple | None = None
         self._swept_at = -math.inf
-        self._cost = 0.0  # seconds per pixel of the newest picture
+        self._first = 0  # number of the first request that counts, see forget()
+        self._costs: dict[bool, float] = {}  # moving -> seconds per pixel of the newest picture
         self._still_key: tuple | None = None
         self._still_choice = 1.0
         self._times: deque[float] = deque(maxlen=120)
@@ -95,6 +100,8 @@ class Pictures:
         self.shown = self.latest = self.sweep = None
         self._asked = self._painted = self._swept = None
         self._asked_step = -1
+        self._first = self._number + 1
+        self._costs = {}
 
     def again(self) -> None:
         """The same camera shall be rendered anew."""
@@ -118,7 +125,8 @@ class Pictures:
         signature = (
             camera.world_to_camera.numpy().tobytes(),
             camera.K.numpy().tobytes(),
-            (camera.width, camera.height, ks, inspect, wish.background, wish.view),
+            # The last picture of a move has no sweep, even where it is as large as the still one.
+            (camera.width, camera.height, ks, inspect, wish.background, wish.view, moving),
         )
         changed = signature != self._asked
         waiting = self._number > self._answered and now - self._asked_at < 5.0
@@ -140,37 +148,48 @@ class Pictures:
     def sized(self, wish: Wish, moving: bool) -> Camera:
         """The wished camera at the resolution to render now."""
         pose = wish.pose
-        scale = self._moving_scale(pose) if moving else self._still_scale(wish)
+        scale = self._moving_scale(wish) if moving else self._still_scale(wish)
+        scale = min(scale, LARGEST_SIDE / max(pose.width, pose.height))
         if scale == 1:
             return pose
         width, height = round(pose.width * scale), round(pose.height * scale)
         return pose.resize(max(4, width), max(4, height))
 
     def _still_scale(self, wish: Wish) -> float:
-        """Automatic: 1 at a photograph, to compare pixel by pixel; else what the screen shows."""
+        """Automatic: 1 at a photograph, to compare pixel by pixel; else what the screen shows.
+
+        The screen also limits photographs that are much larger: ten megapixels with their layers
+        take a minute and gigabytes.
+        """
+        pose = wish.pose
         if self.still_scale is not None:
             return self.still_scale
-        if wish.view is not None:
-            return 1.0
-        pose = wish.pose
+        if wish.photo is not None:
+            large = pose.width * pose.height > MOST_PIXELS
+            return min(1.0, wish.tall / pose.height) if large else 1.0
         key = (pose.world_to_camera.numpy().tobytes(), pose.width, pose.height, wish.running)
         if key != self._still_key:  # chosen once per camera: costs are never twice the same
             self._still_key = key
             scale = min(max(wish.tall / pose.height, 1.0), LARGEST)
-            cost = self._cost * pose.width * pose.height * scale**2
+            cost = self._cost(False) * pose.width * pose.height * scale**2
             limit = TRAINING_SECONDS if wish.running else STILL_SECONDS
             self._still_choice = scale if cost <= limit else 1.0
         return self._still_choice
 
-    def _moving_scale(self, pose: Camera) -> float:
-        largest = min(1.0, self.still_scale or 1.0)
+    def _moving_scale(self, wish: Wish) -> float:
+        pose = wish.pose
+        largest = min(1.0, self._still_scale(wish))
         if self.moving_scale is not None:
             return min(self.moving_scale, largest)
-        full = self._cost * pose.width * pose.height
+        full = self._cost(True) * pose.width * pose.height
         scale = 1.0 if full <= AUTO_SECONDS else math.sqrt(AUTO_SECONDS / full)
         # In steps, or every picture would have another size.
         scale = 2.0 ** (math.floor(2 * math.log2(scale)) / 2)
-        return min(max(scale, SMALLEST / pose.height, 0.125), largest)
+        return min(max(scale, SMALLEST / pose.height), largest)
+
+    def _cost(self, moving: bool) -> float:
+        """Seconds per pixel: pictures of a moving camera are without layers and cost less."""
+        return self._costs.get(moving, self._costs.get(not moving, FIRST_COST))
 
     def _wants_sweep(self, signature: tuple, wish: Wish, moving: bool, now: float) -> bool:
         if moving:
@@ -180,7 +199,10 @@ class Pictures:
         if key == self._swept:
             return False
         same_camera = self._swept is not None and self._swept[:2] == key[:2]
-        if same_camera and wish.running and now - self._swept_at < SWEEP_SECONDS:
+        camera = self.latest.request.camera if self.latest else wish.pose
+        seconds = wish.look.main.k * self._cost(False) * camera.width * camera.height
+        pause = max(SWEEP_SECONDS, SWEEP_TIMES * seconds)
+        if same_camera and wish.running and now - self._swept_at < pause:
             return False
         self._swept, self._swept_at = key, now
         return True
@@ -188,6 +210,8 @@ class Pictures:
     # ------------------------------------------------------------------ receiving
     def receive(self, result: ViewResult | None, wish: Wish) -> None:
         """Hand a new result, or a new way of looking at the last one, to the painter."""
+        if result is not None and result.request.number < self._first:
+            result = None
         if result is not None and result is not self.latest:
             if result.sweep is not None:
                 self.sweep = result.sweep
@@ -195,7 +219,7 @@ class Pictures:
             self.latest = result
             self._answered = max(self._answered, result.request.number)
             camera = result.request.camera
-            self._cost = result.seconds / (camera.width * camera.height)
+            self._costs[result.request.moving] = result.seconds / (camera.width * camera.height)
             if again:  # the same picture, now with its sweep: nothing to paint
                 return
         if self.latest is None:
@@ -213,9 +237,11 @@ class Pictures:
         painting = self.painter.take()
         if painting is None:
             return None
+        number = painting.job.result.request.number
+        if number < self._first:
+            return None
         now = time.monotonic()
         self.shown = painting
-        number = painting.job.result.request.number
         if number in self._moved_at:
             self.latency = now - self._moved_at[number]
         self._moved_at = {n: t for n, t in self._moved_at.items() if n > number}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -32,6 +34,22 @@ def prepare_process() -> None:
         m_trim_threshold, m_mmap_max = -1, -4
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
+
+
+def release_memory(*, ended: bool = False) -> None:
+    """Give free memory back to the system, which :func:`prepare_process` told glibc to keep.
+
+    Pictures of many sizes otherwise leave hundreds of megabytes of holes. Takes under a
+    millisecond where there is nothing to give, else up to 0.1 s; with ``ended`` 0.3 s more.
+
+    Args:
+        ended: a session has ended: it lies in circles of references, which Python finds late.
+    """
+    if ended:
+        gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def resolve_device(name: str, method: str) -> torch.device:

@@ -25,7 +25,7 @@ from app.progress import StageTimes
 from app.runtime import describe_device, error_sentence
 from app.snapshot import EvalPoint, Snapshot, State, Sweep, ViewRequest
 from app.training import Training
-from app.views import picture, same_picture, sweep
+from app.views import picture, same_picture, same_wish, sweep
 from app.workbench import Workbench, build
 from render.errors import UserError
 from render.scenes.types import Scene
@@ -56,7 +56,8 @@ class Session:
     Attributes:
         view_share: share of the worker's time that pictures may take while it trains.
         pause_while_moving: pictures of a moving camera come at once, and training waits for the
-            next one; else they too have only their share.
+            next one; else they too have only their share. What else was changed always comes at
+            once: only newer pictures of the same have their share.
         bench: for jobs of the worker (see :meth:`submit`). Others may read its options and, once
             the session is ready, its scene and folder, which never change.
         exception: what is behind the ``error`` of the snapshot.
@@ -366,13 +367,14 @@ class Session:
             request = self._request[0]
         except IndexError:
             return
-        at_once = request.moving and self.pause_while_moving
+        shown = self._snapshot.view
+        new = shown is None or not same_wish(request, shown.request)
+        at_once = new and (self.pause_while_moving or not request.moving)
         if not at_once and self._training_now() and time.monotonic() < self._view_not_before:
             return
         request = self._request.pop()  # the newest, if another one came just now
         if self.bench is None:
             return
-        shown = self._snapshot.view
         try:
             if shown is None or request.moving or not same_picture(request, shown.request):
                 self._sweep = None

@@ -111,7 +111,9 @@ class Snapshot:
     state: State = State.IDLE
     error: str | None = None
     notes: tuple[str, ...] = ()
-    report: StepReport | None = None
+    report: StepReport | None = None  # of the newest step that this session made
+    step: int = 0  # of the model, also of one that was resumed and has not gone on yet
+    seconds: float = 0.0  # of training behind it
     loss: float = float("nan")  # smoothed
     train_psnr: float = float("nan")  # smoothed
     steps_per_second: float = 0.0  # smoothed

@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import dearpygui.dearpygui as dpg
+
+from render.files import shipped
 
 Color = tuple[int, int, int, int]
 ThemeName = Literal["dark", "light"]
 
 FONT_SIZE = 15  # px at scale 1
-_FONTS = Path(__file__).parents[1] / "assets" / "font"
+_FONTS = shipped("assets/font")
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ class Theme:
 
     def choose(self, button: str | int, chosen: bool) -> None:
         """Show a button as chosen (accent) or not."""
+        if isinstance(button, str):  # a dialog that opens again has a new button of the same name
+            button = dpg.get_alias_id(button)
         if self._main_buttons.get(button) != chosen:
             self._main_buttons[button] = chosen
             self._bind(button, chosen)
@@ -214,4 +217,6 @@ def _global_theme(p: Palette, scale: float) -> int | str:
         dpg.add_theme_color(dpg.mvPlotCol_AxisText, p.faint, category=plots)
         dpg.add_theme_color(dpg.mvPlotCol_AxisGrid, p.line, category=plots)
         dpg.add_theme_style(dpg.mvPlotStyleVar_PlotPadding, 4, 4, category=plots)
+        # Or the newest mark of a curve lies in the corner, cut off.
+        dpg.add_theme_style(dpg.mvPlotStyleVar_FitPadding, 0.04, 0.15, category=plots)
     return theme

@@ -58,6 +58,7 @@ class Training:
         self._curve.begin(self.trainer.step_count, self.trainer.seconds)
         self._saved_step = self.trainer.step_count  # of a resumed run; else 0: nothing to save
         self._history: tuple[EvalPoint, ...] = ()
+        publish(step=self.trainer.step_count, seconds=self.trainer.seconds)
         self._plan()
         self._publish_settings()
 
@@ -73,6 +74,8 @@ class Training:
             self._publish_settings()
         self._publish(
             report=report,
+            step=report.step,
+            seconds=report.seconds,
             loss=self._curve.loss,
             train_psnr=self._curve.psnr,
             steps_per_second=self._curve.steps_per_second,

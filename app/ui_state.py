@@ -35,7 +35,7 @@ class StateFile:
         window, desk = self.window, self.window.desk
         viewing, snapshot, pictures = desk.viewing, desk.snapshot, desk.pictures
         look, shown = viewing.look, pictures.shown
-        report, messages, card = snapshot.report, desk.messages, desk.drops.card
+        messages, card = desk.messages, desk.drops.card
         picture = None
         if shown is not None:
             result = shown.job.result
@@ -87,8 +87,8 @@ class StateFile:
             else len(desk.scene.points),
             "method": snapshot.method,
             "folder": snapshot.folder,
-            "step": 0 if report is None else report.step,
-            "seconds": 0.0 if report is None else report.seconds,
+            "step": snapshot.step,
+            "seconds": snapshot.seconds,
             "metrics": {
                 "loss": snapshot.loss,
                 "train_psnr": snapshot.train_psnr,

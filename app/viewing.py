@@ -18,12 +18,11 @@ from app.look import MODES, Look, Mode, Side, Source
 from app.messages import Messages
 from app.pictures import Wish
 from app.snapshot import ViewResult
-from render.camera import Camera
+from render.export.camera_path import CameraPath
 from render.scenes.background import Background
 from render.scenes.types import Bounds, Scene, SplitName, View
 
 DEFAULT_K = 8  # while there is no model
-TOUR_FPS = 30  # of a camera path that is flown along
 _NO_BOUNDS = Bounds(torch.zeros(3, dtype=torch.float64), 1.0, 0.1, 10.0)
 _Z_UP = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
 
@@ -44,7 +43,8 @@ class Viewing:
         self.at_view: int | None = None  # the photograph whose camera we look through
         self.background: Background | None = None  # None = the scene's
         self.moving = False
-        self._tour: tuple[list[Camera], float] | None = None  # camera path, start time
+        self._was_at = self.control.camera(8, 8).world_to_camera
+        self._tour: tuple[CameraPath, float] | None = None  # and when it began
 
     def enter(self, scene: Scene, k: int, *, keep_camera: bool) -> None:
         """Look at another scene or model.
@@ -197,22 +197,25 @@ class Viewing:
             self.moved()
             self.control.focus(point)
 
-    def play(self, cameras: list[Camera]) -> None:
-        """Fly along a camera path once."""
+    def play(self, tour: CameraPath) -> None:
+        """Fly along a camera path once, to its last camera."""
         self.moved()
-        self._tour = (cameras, time.monotonic())
+        self._tour = (tour, time.monotonic())
 
     # ------------------------------------------------------------------ every frame
     def advance(self, dt: float) -> None:
         """Move the camera by ``dt`` seconds."""
         if self._tour is not None:
-            cameras, start = self._tour
-            place = int((time.monotonic() - start) * TOUR_FPS)
-            if place < len(cameras):
-                self.control.go_to(cameras[place], smooth=False)
-            else:
+            tour, start = self._tour
+            place, last = int((time.monotonic() - start) * tour.fps), len(tour.cameras) - 1
+            self.control.go_to(tour.cameras[min(place, last)], smooth=False)
+            if place >= last:
                 self._tour = None
-        self.moving = self.control.advance(dt) or self._tour is not None
+        follows = self.control.advance(dt)
+        here = self.control.camera(8, 8).world_to_camera
+        jumped = not torch.equal(here, self._was_at)  # how it moves without smoothing
+        self._was_at = here
+        self.moving = follows or jumped or self._tour is not None
 
     def wish(self, area: tuple[int, int], atlas: tuple[int, int]) -> Wish:
         """The picture that is wanted now.

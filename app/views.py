@@ -72,6 +72,11 @@ def same_picture(a: ViewRequest, b: ViewRequest) -> bool:
     return (a.background, a.view) == (b.background, b.view) and _same_camera(a.camera, b.camera)
 
 
+def same_wish(a: ViewRequest, b: ViewRequest) -> bool:
+    """Whether two requests differ at most in the step of the model that they are to show."""
+    return (a.ks, a.inspect, a.moving) == (b.ks, b.inspect, b.moving) and same_picture(a, b)
+
+
 def background_of(bench: Workbench, request: ViewRequest) -> Tensor:
     """The colour [3] behind the picture."""
     policy = bench.scene.background if request.background is None else request.background

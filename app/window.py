@@ -73,7 +73,9 @@ def run(options: Options, native: Native) -> int:
         try:
             window.loop(interrupted)
         finally:
-            window.close()
+            ended = window.close()
+    if not ended:
+        print("Ended in the middle of a long piece of work.", file=sys.stderr)
     return 0
 
 
@@ -86,6 +88,7 @@ class Window:
         self._size = (0, 0)
         self._panels_shown = True
         self._dragging: str | None = None  # which splitter
+        self._grabbed = 0.0  # its size less the distance of the mouse when it was taken
         watched = options.ui_state is not None
         self._idle_fps = WATCHED_FPS if watched else IDLE_FPS
         self._panel_seconds = 0.5 / WATCHED_FPS if watched else PANEL_SECONDS
@@ -280,10 +283,11 @@ class Window:
             self._lay_out()
 
     def _handle_keys(self, dt: float) -> None:
-        blocked = typing() or popups.any_open()
-        for action in self._keys.update(self.native.key_down, blocked, self.native.focused):
-            self.actions.run(action)
-        if self._keys.held:
+        asked = popups.any_open()  # then Escape is the only answer by key
+        for action in self._keys.update(self.native.key_down, typing(), self.native.focused):
+            if not asked or action == "cancel":
+                self.actions.run(action)
+        if self._keys.held and not asked:
             self.actions.fly(self._keys.held, dt, self._keys.factor)
 
     def _splitters(self) -> None:
@@ -293,20 +297,24 @@ class Window:
         if self._dragging is None:
             over = self._splitter_at(mouse)
             if over and dpg.is_mouse_button_clicked(dpg.mvMouseButton_Left):
-                self._dragging = over
+                self._dragging, settings = over, self.settings
+                size = settings.panel_width if over == "panel" else settings.atlas_height
+                self._grabbed = size - self._size_at(over, mouse)
             return
         if not down:
             self._dragging = None
             return
-        scale, settings = self.theme.scale, self.settings
+        settings, size = self.settings, self._size_at(self._dragging, mouse) + self._grabbed
         if self._dragging == "panel":
-            width = (self._size[0] - mouse[0]) / scale - 8
-            settings.panel_width = round(min(max(width, NARROWEST_PANEL), WIDEST_PANEL))
+            settings.panel_width = round(min(max(size, NARROWEST_PANEL), WIDEST_PANEL))
         else:
-            bottom = self._size[1] - self.theme.px(STATUS_HEIGHT) - 2 * self.theme.px(GAP)
-            height = (bottom - mouse[1]) / scale
-            settings.atlas_height = round(min(max(height, LOWEST_ATLAS), HIGHEST_ATLAS))
+            settings.atlas_height = round(min(max(size, LOWEST_ATLAS), HIGHEST_ATLAS))
         self._lay_out()
+
+    def _size_at(self, splitter: str, mouse: Sequence[float]) -> float:
+        """From the mouse to the far edge of the window, in pixels at scale 1."""
+        axis = 0 if splitter == "panel" else 1
+        return (self._size[axis] - mouse[axis]) / self.theme.scale
 
     def _splitter_at(self, mouse: Sequence[float]) -> str | None:
         corner = dpg.get_item_rect_min("view")
@@ -337,8 +345,8 @@ class Window:
         popups.help_page(self.theme)
 
     # ------------------------------------------------------------------ end
-    def close(self) -> None:
-        """Save settings and checkpoints; never longer than a few seconds."""
+    def close(self) -> bool:
+        """Save settings and checkpoints; false when some thread was still busy after 3 s."""
         position = dpg.get_viewport_pos()
         self.settings.x, self.settings.y = int(position[0]), int(position[1])
         if self._size[0] > 0:
@@ -347,8 +355,10 @@ class Window:
         problem = save(self.settings)
         if problem:
             print(problem, file=sys.stderr)
-        self.desk.close()
+        ended = self.desk.close()
         if self.state is not None:
-            self.state.write()
-        self.native.close()
-        dpg.destroy_context()
+            self._guard.call(self.state.write)
+        if ended:  # else the preview may still be drawing in the hidden window
+            self.native.close()
+            dpg.destroy_context()
+        return ended

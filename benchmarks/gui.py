@@ -11,6 +11,7 @@ Prints Markdown tables with the load averages: other work on the machine changes
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import os
 import shutil
@@ -201,7 +202,7 @@ def drag(show: Stage, seconds: float) -> Rate:
             times.append(now)
         time.sleep(0.003)
     mouse.button(False)
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
     size = sorted(sizes)[len(sizes) // 2] if sizes else (0, 0)
     return Rate(len(times) / seconds, median(rates), size, 1000 * max(gaps, default=math.inf))
 
@@ -345,7 +346,9 @@ def _headless(arguments: list[str], folder: Path) -> Iterator[Callable[[], bool]
 
 def measure_cost(options: Options, folder: Path) -> None:
     """The same steps headless and with the window open and untouched, in turn."""
-    parts = ((200, 1000), (1000, options.steps)) if options.steps > 1200 else ((200, options.steps),)
+    parts = (
+        ((200, 1000), (1000, options.steps)) if options.steps > 1200 else ((200, options.steps),)
+    )
     times: dict[str, list[list[float]]] = {"headless": [], "window": []}
     for number in range(options.rounds):
         for kind in ("headless", "window"):

@@ -10,8 +10,7 @@ import ctypes
 import ctypes.util
 import json
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,7 +81,12 @@ class Stage:
     def middle(self, tag: str, side: int) -> tuple[int, int, int, int]:
         """A square of ``side`` pixels in the middle of a widget, on the screen."""
         x, y = self.driver.center(tag)
-        return round(self.corner[0] + x) - side // 2, round(self.corner[1] + y) - side // 2, side, side
+        return (
+            round(self.corner[0] + x) - side // 2,
+            round(self.corner[1] + y) - side // 2,
+            side,
+            side,
+        )
 
 
 @contextmanager
@@ -91,25 +95,29 @@ def stage(
     folder: Path,
     *,
     size: tuple[int, int] = (1280, 800),
-    settings: dict[str, object] | None = None,
+    screen: tuple[int, int] | None = None,
+    settings: Mapping[str, object] | None = None,
     start: float = 120.0,
 ) -> Iterator[Stage]:
-    """Run ``main.py`` with ``arguments`` on a virtual screen as large as its window.
+    """Run ``main.py`` with ``arguments`` on a virtual screen.
 
     Args:
         folder: made if need be: home, settings and runs of the program.
+        size: of the window.
+        screen: its size; default: as large as the window.
         settings: of the user, on top of those delivered.
         start: seconds that it may take to show the window.
     """
     config = folder / "config"
-    screen = folder / "screen"
+    memory = folder / "screen"
     config.mkdir(parents=True, exist_ok=True)
-    screen.mkdir(exist_ok=True)
+    memory.mkdir(exist_ok=True)
+    (folder / "ui-state.json").unlink(missing_ok=True)  # of an earlier run
     own = {"version": 1, "width": size[0], "height": size[1], "x": 0, "y": 0, **(settings or {})}
     (config / "settings.json").write_text(json.dumps(own))
-    large = f"{max(size[0], 1280)}x{max(size[1], 800)}"
+    width, height = screen or size
     with (
-        virtual_display(large, "-fbdir", str(screen)) as display,
+        virtual_display(f"{width}x{height}", "-fbdir", str(memory)) as display,
         WindowDriver(
             arguments,
             folder,
@@ -118,7 +126,7 @@ def stage(
             start=start,
         ) as driver,
     ):
-        shown = Stage(driver, display, screen / "Xvfb_screen0")
+        shown = Stage(driver, display, memory / "Xvfb_screen0")
         try:
             yield shown
         finally:
@@ -129,8 +137,3 @@ def load() -> str:
     """The load average of the last minute and of the last five, for the tables."""
     one, five, _ = os.getloadavg()
     return f"{one:.1f}, {five:.1f}"
-
-
-def wait(seconds: float) -> None:
-    """Let the program go on."""
-    time.sleep(seconds)

@@ -12,11 +12,12 @@
 
 #if defined(_MSC_VER)
 #include <intrin.h>
-#define KB_EXPORT extern "C" __declspec(dllexport)
-#else
-#if defined(__AVX2__)
+#elif defined(__AVX2__)
 #include <immintrin.h>
 #endif
+#if defined(_WIN32)
+#define KB_EXPORT extern "C" __declspec(dllexport)
+#else
 #define KB_EXPORT extern "C" __attribute__((visibility("default")))
 #endif
 

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the whole new one, whatever kills the program."""
+"""Files that come with the program; writing files that are whole whatever kills the program."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+
+def shipped(name: str) -> Path:
+    """The folder ``name`` of the repository ("cuda", "assets/scenes"), or its copy in a wheel.
+
+    ``setup.py`` makes the copy.
+    """
+    packaged = Path(__file__).parent / "shipped"
+    return (packaged if packaged.is_dir() else Path(__file__).resolve().parents[1]) / name
 
 
 def atomic_write(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:

@@ -64,6 +64,7 @@ class WindowDriver:
         start: float = 60.0,
     ) -> None:
         self.state_file = folder / "ui-state.json"
+        self.state_file.unlink(missing_ok=True)  # of a program that ran here before
         self._output = folder / "output.txt"
         self._environment = _environment(folder, display) | (environment or {})
         command = [sys.executable, str(program), *map(str, arguments)]

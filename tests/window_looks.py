@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,13 @@ from tests.driver import Place, State, WindowDriver
 AWAY = (700.0, 12.0)  # a place of the menu bar where nothing reacts to the mouse
 CLEAR = slice(26, 118)  # rows of a picture of 128 pixels that no label covers
 ACCENT, FIELD_HOVERED, WARM = (66, 133, 244), (58, 65, 77), (247, 178, 72)  # of the dark theme
-ROW = 20.0  # px between the entries of an open combo
-FIRST_ROW = 27.0  # px from the middle of the combo to its first entry
+
+# Colours along two perceptual maps (van der Walt and Smith, 2015).
+VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
+INFERNO = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]])
 
 
 # ---------------------------------------------------------------------- by hand
-def choose(window: WindowDriver, tag: str, row: int) -> None:
-    """Open a combo and click its entry ``row``, 0 = first."""
-    x, y = window.center(tag)
-    window.click((x, y))
-    window.click((x, y + FIRST_ROW + row * ROW))
-    window.move(AWAY)
-
-
 def type_into(window: WindowDriver, place: Place, text: str) -> None:
     """Ctrl+click a slider or a drag field, and type its value."""
     with window.holding("ctrl"):
@@ -83,10 +78,17 @@ def painted(
         )
 
     window.until(ready)
-    return window.frames(1)  # the state is written just before its frame is drawn
+    # The state is written just before its frame is drawn, and textures come a frame later.
+    return window.frames(3)
 
 
 # ---------------------------------------------------------------------- on the screen
+def shot(window: WindowDriver, tag: str) -> np.ndarray:
+    """Where a widget is on the screen, [h, w, 3] uint8, once the present state is drawn."""
+    window.frames(2)
+    return window.picture(tag)
+
+
 def pixels(window: WindowDriver) -> np.ndarray:
     """The picture [height, width, 3] in 0..1 at its own resolution: the screen at the middle of
     each of its pixels."""
@@ -105,13 +107,22 @@ def apart(a: np.ndarray, b: np.ndarray) -> float:
 
 def near(image: np.ndarray, color: tuple[int, ...], tolerance: int = 12) -> np.ndarray:
     """Where an image of bytes [..., 3] has this colour."""
-    return (np.abs(image.astype(int) - np.asarray(color[:3])) <= tolerance).all(-1)
+    return np.abs(image.astype(int) - np.asarray(color[:3])).max(-1) <= tolerance
 
 
 def colorful(image: np.ndarray, least: int = 50) -> np.ndarray:
     """Where an image of bytes [..., 3] is neither grey nor nearly so."""
     values = image.astype(int)
-    return values.max(-1) - values.min(-1) >= least
+    return np.asarray(values.max(-1) - values.min(-1) >= least)
+
+
+def off_curve(colors: np.ndarray, anchors: np.ndarray) -> np.ndarray:
+    """Distance [N] of colours [N, 3] to the broken line through ``anchors`` [M, 3]."""
+    best = np.full(len(colors), np.inf)
+    for a, b in pairwise(anchors):
+        along = np.clip((colors - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)[:, None]
+        best = np.minimum(best, np.linalg.norm(colors - (a + along * (b - a)), axis=1))
+    return best
 
 
 # ---------------------------------------------------------------------- what should be there

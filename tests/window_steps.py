@@ -19,8 +19,8 @@ CLOSE = 30  # levels: how near a pixel is to a colour, overlapping lines and all
 
 def choose(window: WindowDriver, tag: str, row: int, rows: int) -> None:
     """Take a row of a combo, from 0, as a person does: open it, click."""
-    window.click(tag)
     x, y, _, height = window.rect(tag)
+    window.click(tag)
     tall = rows * ROW + 2 * PADDING
     below = y + height + tall <= window.size()[1]  # else the list opens upwards
     top = y + height if below else y - tall

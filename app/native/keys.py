@@ -58,6 +58,7 @@ def _table() -> dict[str, Codes]:
 
 
 KEYS = _table()
+_MODIFIERS = {"Shift": 1, "Ctrl": 2, "Alt": 4}  # bits of GLFW
 EITHER = {name: (f"Left {name}", f"Right {name}") for name in ("Shift", "Ctrl", "Alt")}
 
 
@@ -84,11 +85,15 @@ class GlfwKeyboard:
     Listens in front of Dear PyGui. GLFW's own sticky keys would lose no short tap either, but
     Dear ImGui reads the modifiers with the same function, so after a tap on Ctrl it would take
     the next click for a Ctrl-click. GLFW itself releases all keys when the focus is lost.
+
+    A chord keeps its modifiers however short it was: one that was down when a key was pressed
+    counts as down when it is asked for after that key.
     """
 
     def __init__(self, window: Any) -> None:
         self._held: set[int] = set()
-        self._tapped: set[int] = set()  # pressed and not yet told
+        self._tapped: dict[int, int] = {}  # pressed and not yet told: with which modifiers
+        self._with = 0  # modifiers of the presses that were told since they were asked for
         self._told: set[str] = set()  # names that were down at the last call
         install = raw_glfw().glfwSetKeyCallback
         install.restype, install.argtypes = ctypes.c_void_p, [ctypes.c_void_p, _KEY]
@@ -101,18 +106,23 @@ class GlfwKeyboard:
     def down(self, name: str) -> bool:
         """See :class:`Keyboard`."""
         wanted = {key.glfw for key in codes(name)}
-        if name in self._told and wanted & self._tapped:  # released and pressed again since then
+        modifier = _MODIFIERS.get(name, 0)
+        again = not modifier and name in self._told and wanted & self._tapped.keys()
+        if again:  # released and pressed again since then
             self._told.discard(name)
             return False  # and down at the next call
-        down = bool(wanted & (self._held | self._tapped))
-        self._tapped -= wanted
+        down = bool(wanted & (self._held | self._tapped.keys()) or modifier & self._with)
+        self._with &= ~modifier
+        for key in wanted & self._tapped.keys():
+            modifiers = self._tapped.pop(key)
+            self._with |= 0 if modifier else modifiers
         (self._told.add if down else self._told.discard)(name)
         return down
 
     def _pressed(self, window: int, key: int, scan: int, action: int, modifiers: int) -> None:
         if action == 1:  # press; 2 is a repetition
             self._held.add(key)
-            self._tapped.add(key)
+            self._tapped[key] = modifiers
         elif action == 0:
             self._held.discard(key)
         if self._next is not None:

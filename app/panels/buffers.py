@@ -18,6 +18,8 @@ from app.theme import Theme
 from app.widgets import button, heading, hint, publish, set_text, takes_text
 
 BARS_HEIGHT = 58
+BY_HAND = "by hand"
+_RANGES = {"1 to 99 %": (1.0, 99.0), "5 to 95 %": (5.0, 95.0), "all": (0.0, 100.0)}
 _WHY = (
     "K = how many of the nearest points make up each pixel. Pull it to 1 to see why one is not "
     "enough. The bars say how good the picture of this camera is with each K."
@@ -81,8 +83,7 @@ class BuffersPanel:
         with dpg.group(horizontal=True, xoffset=px(48)):
             dpg.add_text("Depth")
             dpg.add_combo(
-                ("1 to 99 %", "5 to 95 %", "all", "by hand"),
-                default_value="1 to 99 %",
+                (*_RANGES, BY_HAND),
                 tag=publish("depth_mode"),
                 width=px(89),
                 callback=self._set_range,
@@ -127,6 +128,9 @@ class BuffersPanel:
         set_text("buffers_line", self._hint())
         depth = look.atlas_mode == "depth"
         by_hand = depth and look.depth_range is not None
+        names = {value: name for name, value in _RANGES.items()}
+        mode = BY_HAND if look.depth_range is not None else names[look.percentiles]
+        set_text("depth_mode", mode)
         dpg.configure_item("depth_mode", enabled=depth)
         dpg.configure_item("depth_range", enabled=by_hand)
         if not by_hand and desk.pictures.shown is not None:
@@ -147,25 +151,24 @@ class BuffersPanel:
     # ------------------------------------------------------------------ depth range
     def _set_range(self, sender: object, choice: str) -> None:
         viewing = self.desk.viewing
-        if choice == "by hand":
+        if choice == BY_HAND:
             near, far = dpg.get_value("depth_range")[:2]
             viewing.look = replace(viewing.look, depth_range=(near, max(far, near + 1e-6)))
             return
-        percentiles = {"1 to 99 %": (1.0, 99.0), "5 to 95 %": (5.0, 95.0)}.get(choice, (0.0, 100.0))
-        viewing.look = replace(viewing.look, depth_range=None, percentiles=percentiles)
+        viewing.look = replace(viewing.look, depth_range=None, percentiles=_RANGES[choice])
 
     def _set_by_hand(self, sender: object, values: list[float]) -> None:
         viewing = self.desk.viewing
         near, far = values[:2]
         if math.isfinite(near) and math.isfinite(far):
             viewing.look = replace(viewing.look, depth_range=(near, max(far, near + 1e-6)))
-            dpg.set_value("depth_mode", "by hand")
 
     # ------------------------------------------------------------------ quality with each K
     def _draw_bars(self, count: int) -> None:
         sweep = self.desk.pictures.sweep
         chosen = self.desk.viewing.look.main.k
-        key = (sweep, chosen, count, self.width, self.theme.name)
+        preview = self.desk.shows_preview
+        key = (sweep, chosen, count, preview, self.width, self.theme.name)
         if key == self._bars_key:
             return
         self._bars_key = key
@@ -174,7 +177,9 @@ class BuffersPanel:
         if sweep is None:
             dpg.draw_text(
                 (px(2), px(20)),
-                "PSNR for each K: comes when the camera stands",
+                "Bare points: no PSNR"
+                if preview
+                else "PSNR for each K: comes when the camera stands",
                 size=px(14),
                 color=palette.faint,
                 parent="k_bars",

@@ -26,6 +26,7 @@ class CameraPanel:
     def __init__(self, desk: Desk, theme: Theme) -> None:
         self.desk, self.theme = desk, theme
         viewing, px = desk.viewing, theme.px
+        self._control = viewing.control
         with dpg.group(horizontal=True):
             dpg.add_text("Photos")
             button(
@@ -158,6 +159,9 @@ class CameraPanel:
             name = viewing.scene.views[viewing.at_view].name
             text = f"{place[0]} photo {place[1]} of {place[2]}: {name}"
         set_text("camera_line", text)
+        if viewing.control is not self._control:  # another scene
+            self._control = viewing.control
+            dpg.set_value("up", "auto")
         if not dpg.is_item_active("fov"):
             dpg.set_value("fov", math.degrees(viewing.control.fov_y))
         dpg.set_value("frusta", self.desk.settings.show_frusta)

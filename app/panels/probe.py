@@ -113,11 +113,12 @@ class ProbePanel:
         depths = [row.depth for row in found.rows]
         near, far = min(depths), max(depths)
         span = max(far - near, 1e-6 * max(abs(far), 1.0))
+        most = max(max(row.weight for row in found.rows), 1e-6)
         base, top, margin = px(BARS_HEIGHT - 18), px(4), px(14)
         dpg.draw_line((0, base), (self.width, base), color=palette.faint, parent="probe_bars")
         for row in reversed(found.rows):
             x = margin + (row.depth - near) / span * (self.width - 2 * margin)
-            height = max(px(3), row.weight * (base - top))
+            height = max(px(3), row.weight / most * (base - top))
             color = [round(255 * min(max(c, 0.0), 1.0)) for c in row.color]
             dpg.draw_rectangle(
                 (x - px(4), base - height),

@@ -75,7 +75,7 @@ class TrainingPanel:
             tag=publish(f"{name}_plot"),
         ):
             if len(series) > 1:
-                dpg.add_plot_legend(location=dpg.mvPlot_Location_SouthEast)
+                dpg.add_plot_legend(location=dpg.mvPlot_Location_SouthEast, horizontal=True)
             dpg.add_plot_axis(dpg.mvXAxis, tag=f"{name}_x", no_highlight=True)
             scale = dpg.mvPlotScale_Log10 if log else dpg.mvPlotScale_Linear
             with dpg.plot_axis(dpg.mvYAxis, tag=f"{name}_y", scale=scale, no_highlight=True):
@@ -120,18 +120,20 @@ class TrainingPanel:
             return "Nothing loaded" if self.desk.coming is None else "Loading"
         if not self.desk.can_train:
             return "A point cloud: to look at, not to train"
-        report = snapshot.report
-        step = 0 if report is None else report.step
-        seconds = 0.0 if report is None else report.seconds
-        text = f"{state[0].upper()}{state[1:]}: step {step:,}, {clock(seconds)}"
+        step = f"step {snapshot.step:,}, {clock(snapshot.seconds)}"
+        text = f"{state[0].upper()}{state[1:]}: {step}"
         if math.isfinite(snapshot.eta) and running_or_paused(snapshot):
             text += f", {clock(snapshot.eta)} to go"
         return text
 
     def _draw(self, snapshot: Snapshot) -> None:
         curve, evals = snapshot.curve, snapshot.evals
-        seconds = [p.seconds for p in curve]
-        dpg.set_value("loss_train", [seconds, [max(p.loss, 1e-8) for p in curve]])
+        seconds, losses = [p.seconds for p in curve], [max(p.loss, 1e-8) for p in curve]
+        dpg.set_value("loss_train", [seconds, losses])
+        if losses:  # a logarithmic axis has no numbers of its own within a power of ten
+            low, high = min(losses), max(losses)
+            ticks = (low, math.sqrt(low * high), high) if high > 1.01 * low else (low,)
+            dpg.set_axis_ticks("loss_y", tuple((f"{tick:.2g}", tick) for tick in ticks))
         dpg.set_value("psnr_train", [seconds, [p.psnr for p in curve]])
         dpg.set_value("psnr_test", [[e.seconds for e in evals], [e.result.psnr for e in evals]])
         for name in ("psnr", "loss"):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
+from app.session import Session
 from app.theme import Theme
 from app.widgets import button, hint, publish, set_text, takes_text
 from render.methods import method_names
@@ -30,6 +31,7 @@ class TunePanel:
     ) -> None:
         self.desk, self.theme, self._confirm = desk, theme, confirm
         self._names: tuple[str, ...] = ()
+        self._session: Session | None = None  # whose sliders are shown
         self.upload_ms = 0.0  # main thread: texture and drawing, set by the window
         px = theme.px
         with dpg.group(horizontal=True):
@@ -116,13 +118,15 @@ class TunePanel:
             *(f"lr.{name}" for name in snapshot.rates),
             *(f"loss.{name}" for name in snapshot.loss_weights),
         )
-        if names != self._names:
+        session = self.desk.session
+        new = session is not self._session
+        if names != self._names or new:
             self._names = names
             dpg.delete_item("scales", children_only=True)
             for name in names:
                 self._row(name)
-        if method and dpg.get_item_user_data("method") != id(self.desk.session):
-            dpg.set_item_user_data("method", id(self.desk.session))
+        self._session = session
+        if method and new:
             dpg.set_value("method", method)
             dpg.set_value("trained_k", snapshot.k or 8)
         return bool(method)

@@ -11,6 +11,7 @@ Needs OpenGL 3.3 core. All functions belong to the thread in which the context i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,15 @@ class PointSet:
 
 
 class Peeler:
-    """Draws point sets into K-buffers; keeps its framebuffers from picture to picture."""
+    """Draws point sets into K-buffers; keeps its framebuffers from picture to picture.
 
-    def __init__(self) -> None:
+    Args:
+        batch: points that are drawn at once. OpenGL on the processor draws for one context after
+            the other: the window would stand still until all points are drawn.
+    """
+
+    def __init__(self, batch: int = 100_000) -> None:
+        self.batch = batch
         self._program = _program(_VERTEX, _FRAGMENT)
         names = ("world_to_camera", "intrinsics", "size", "near", "pixels", "before", "first",
                  "depth_scale")  # fmt: skip
@@ -121,9 +128,16 @@ class Peeler:
         self.largest = int(GL.glGetIntegerv(GL.GL_MAX_TEXTURE_SIZE))
 
     def peel(
-        self, points: PointSet, camera: Camera, k: int, *, pixels: float = 1.0, near: float = 0.01
-    ) -> KBuffer:
-        """The K nearest points of every pixel, on the CPU.
+        self,
+        points: PointSet,
+        camera: Camera,
+        k: int,
+        *,
+        pixels: float = 1.0,
+        near: float = 0.01,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> KBuffer | None:
+        """The K nearest points of every pixel, on the CPU; None when told to ``stop`` halfway.
 
         A point is a square of ``pixels`` (rounded to whole ones) around its projection, for an odd
         number around the pixel that it falls in; with 1, it covers that pixel alone. Points nearer
@@ -137,7 +151,8 @@ class Peeler:
         if len(points):
             self._prepare(points, camera, max(1, round(pixels)), near)
             for layer in range(k):
-                self._draw(layer, len(points), found[layer])
+                if not self._draw(layer, len(points), found[layer], stop):
+                    return None
                 if not found[layer, ..., 0].any():  # then all deeper ones are empty too
                     break
         return _kbuffer(found, points.ids)
@@ -164,7 +179,7 @@ class Peeler:
         GL.glDisable(GL.GL_BLEND)
         GL.glActiveTexture(GL.GL_TEXTURE0)
 
-    def _draw(self, layer: int, count: int, out: np.ndarray) -> None:
+    def _draw(self, layer: int, count: int, out: np.ndarray, stop: Callable[[], bool]) -> bool:
         """Find layer ``layer`` and read it into ``out`` [H, W, 2] uint32: index + 1, depth."""
         framebuffer, _ = self._targets[layer % 2]
         GL.glBindFramebuffer(GL.GL_FRAMEBUFFER, framebuffer)
@@ -172,9 +187,15 @@ class Peeler:
         GL.glUniform1i(self._at["first"], layer == 0)
         GL.glClearBufferuiv(GL.GL_COLOR, 0, np.array([0, _NOTHING, 0, 0], np.uint32))
         GL.glClearBufferfv(GL.GL_DEPTH, 0, np.ones(1, np.float32))
-        GL.glDrawArrays(GL.GL_POINTS, 0, count)
+        for first in range(0, count, self.batch):
+            GL.glDrawArrays(GL.GL_POINTS, first, min(self.batch, count - first))
+            if first + self.batch < count:
+                GL.glFinish()
+                if stop():
+                    return False
         height, width = out.shape[:2]
         GL.glReadPixels(0, 0, width, height, GL.GL_RG_INTEGER, GL.GL_UNSIGNED_INT, out)
+        return not stop()
 
     # ------------------------------------------------------------------ framebuffers
     def _allocate(self, width: int, height: int) -> None:

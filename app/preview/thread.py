@@ -109,13 +109,18 @@ class Preview(threading.Thread):
             result, self._result = self._result, None
             return result
 
-    def close(self) -> None:
-        """End the thread; the window's context is then current nowhere."""
+    def close(self, seconds: float = 10.0) -> bool:
+        """End the thread; the window's context is then current nowhere.
+
+        Returns:
+            False when it did not end within ``seconds``.
+        """
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self.is_alive():
-            self.join(10)
+            self.join(seconds)
+        return not self.is_alive()
 
     # ------------------------------------------------------------------ the thread
     def run(self) -> None:
@@ -156,16 +161,29 @@ class Preview(threading.Thread):
                 cloud = None if order is None else _Cloud(order, self.software)
             if cloud is None or request is None:
                 continue
-            result = self._picture(peeler, cloud, request)
-            with self._changed:
-                if not self._new_order:  # else it shows what nobody wants to see any more
-                    self._result = result
+            some_first = cloud.moving is not cloud.all and not request.moving
+            for points in (cloud.moving, cloud.all) if some_first else (cloud.moving,):
+                result = self._picture(peeler, cloud, points, request)
+                with self._changed:
+                    if not self._new_order:  # else it shows what nobody wants to see any more
+                        self._result = result or self._result
 
-    def _picture(self, peeler: Peeler, cloud: _Cloud, request: ViewRequest) -> ViewResult:
+    def _picture(
+        self, peeler: Peeler, cloud: _Cloud, points: PointSet, request: ViewRequest
+    ) -> ViewResult | None:
+        """None when something else is wanted by now: millions of points take seconds a layer."""
+
+        def stop() -> bool:
+            newer = self._request is not None and not request.moving  # else nothing would be shown
+            return self._closing or self._new_order or newer
+
         start = time.perf_counter()
-        points = cloud.moving if request.moving else cloud.all
         k = max((1, *request.inspect))  # points are opaque: the picture is the first layer
-        kbuffer = peeler.peel(points, request.camera, k, pixels=self.point_size, near=cloud.near)
+        kbuffer = peeler.peel(
+            points, request.camera, k, pixels=self.point_size, near=cloud.near, stop=stop
+        )
+        if kbuffer is None:
+            return None
         rows = (kbuffer.index + 1).flatten()  # a third of the time of KBuffer.gather
         color = cloud.rgb.index_select(0, rows).view(*kbuffer.index.shape, 3)  # [H, W, K, 3]
         policy = request.background

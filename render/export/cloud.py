@@ -82,7 +82,8 @@ def point_radius(xyz: Tensor) -> float:
     if len(finite) <= _NEIGHBOURS:
         return 0.01 * max(1.0, float(abs(finite).max(initial=0.0)))
     sample = finite[:: max(1, math.ceil(len(finite) / _SAMPLE))]
-    distance, _ = KDTree(finite).query(sample, k=_NEIGHBOURS + 1)
+    tree = KDTree(finite, compact_nodes=False, balanced_tree=False)  # a third of the time
+    distance, _ = tree.query(sample, k=_NEIGHBOURS + 1)
     median = float(torch.tensor(distance[:, -1]).median())
     return median if median > 0 else 0.01 * max(1.0, float(abs(finite).max()))
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from render.errors import UserError
+from render.files import shipped
 
-BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "scenes"
+BUNDLED = shipped("assets/scenes")
 
 
 @dataclass(frozen=True)

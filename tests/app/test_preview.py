@@ -212,16 +212,18 @@ def test_points_without_colours_get_one_by_height(preview) -> None:
             assert torch.equal(inside.color[inside.kbuffer.index == i][0], color)
 
 
-def test_moving_draws_a_part_of_a_large_cloud_in_software(preview) -> None:
+def test_a_part_of_a_large_cloud_comes_first_in_software(preview) -> None:
     from app.preview.thread import MOVING_POINTS
 
     cloud = _cloud(2 * MOVING_POINTS, torch.Generator().manual_seed(3))
     preview.software = True  # whatever this machine has
     preview.set_cloud(cloud, WHITE)
-    still = _ask(preview, ViewRequest(_camera(), inspect=(1,), number=1)).insides[1].kbuffer
+    part = _ask(preview, ViewRequest(_camera(), inspect=(1,), number=1)).insides[1].kbuffer
+    still = _wait(preview, 1).insides[1].kbuffer  # what comes at once is completed
     moving = _ask(preview, ViewRequest(_camera(), inspect=(1,), moving=True, number=2))
     index = moving.insides[1].kbuffer.index
     assert still.valid.float().mean() > index.ge(0).float().mean() > 0.3
+    assert torch.equal(part.index, index)
     seen = index >= 0
     depth = _camera().to_camera(cloud.xyz)[index[seen].long(), 2]  # ids are of the whole cloud
     torch.testing.assert_close(moving.insides[1].kbuffer.depth[seen], depth)
@@ -281,3 +283,34 @@ def test_a_failure_is_a_sentence(window: object) -> None:
     thread.request(ViewRequest(_camera(), ks=(1,)))  # to no avail, but harmless
     assert thread.take() is None
     thread.close()
+
+
+def test_points_in_batches_and_pictures_that_were_given_up(
+    window: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import app.preview.thread as thread
+
+    cloud = _cloud(3000, torch.Generator().manual_seed(5))
+    drawn: list[int] = []
+
+    class Batches(thread.Peeler):
+        def __init__(self) -> None:
+            super().__init__(batch=700)
+
+        def _draw(self, layer: int, *args) -> bool:
+            drawn.append(layer)
+            if drawn == [0, 1]:  # in the middle of request 1
+                preview.request(ViewRequest(camera, inspect=(4,), number=2))
+            return super()._draw(layer, *args)
+
+    monkeypatch.setattr(thread, "Peeler", Batches)
+    preview = thread.Preview(window)
+    preview.start()
+    camera = _camera()
+    preview.set_cloud(cloud, WHITE)
+    preview.request(ViewRequest(camera, inspect=(4,), number=1))
+    index = _wait(preview, 2).insides[4].kbuffer.index
+    preview.close()
+    assert drawn == [0, 1, 0, 1, 2, 3]
+    expected = rasterize(cloud.xyz, camera, 4, mode="pixel").index
+    assert (index == expected).float().mean() > 0.999

@@ -173,7 +173,8 @@ def test_training_goes_on_after_the_last_move(
     assert after.report is not None and after.report.step > before
 
 
-def test_share_of_pictures_holds_for_still_cameras_only(session: Session) -> None:
+def test_share_of_pictures_holds_for_newer_pictures_of_the_same(session: Session) -> None:
+    answered(session, ViewRequest(CAMERA, (1,), number=1))
     session.step(10**9)
 
     def use_up(bench) -> None:
@@ -183,21 +184,40 @@ def test_share_of_pictures_holds_for_still_cameras_only(session: Session) -> Non
         goal = steps(session) + more
         session.wait_for(lambda s: s.report is not None and s.report.step >= goal, SECONDS)
 
+    def shown() -> int:
+        view = session.snapshot().view
+        return view.request.number if view else -1
+
     session.submit(use_up).result(SECONDS)
-    session.request_view(ViewRequest(CAMERA, (1,), number=1))
+    session.request_view(ViewRequest(CAMERA, (1,), number=2))
     trained(5)
-    assert session.snapshot().view is None
-    answered(session, ViewRequest(CAMERA, (1,), moving=True, number=2))
+    assert shown() == 1
+    answered(session, ViewRequest(CAMERA, (1,), moving=True, number=3))
     session.pause_while_moving = False
-    session.request_view(ViewRequest(CAMERA, (1,), moving=True, number=3))
+    session.request_view(ViewRequest(CAMERA, (1,), moving=True, number=4))
     trained(5)
-    view = session.snapshot().view
-    assert view is not None and view.request.number == 2
+    assert shown() == 3
     session.pause()  # then there is no share to keep
-    session.wait_for(lambda s: s.view is not None and s.view.request.number == 3, SECONDS)
+    session.wait_for(lambda s: s.view is not None and s.view.request.number == 4, SECONDS)
     session.submit(lambda bench: None).result(SECONDS)
-    view = session.snapshot().view
-    assert view is not None and view.request.number == 3
+    assert shown() == 4
+
+
+@pytest.mark.parametrize(
+    "changed", [{"ks": (2,)}, {"inspect": (1,)}, {"background": Background("black")},
+                {"camera": CAMERA.resize(10, 5)}]
+)  # fmt: skip
+def test_what_was_changed_comes_at_once(session: Session, changed: dict) -> None:
+    first = ViewRequest(CAMERA, (1,), number=1)
+    answered(session, first)
+    session.step(10**9)
+
+    def use_up(bench) -> None:
+        session._view_not_before = math.inf
+
+    session.submit(use_up).result(SECONDS)
+    answered(session, replace(first, **changed, number=2))
+    assert session.snapshot().state is State.RUNNING
 
 
 def test_pictures_come_during_an_evaluation(session: Session) -> None:

@@ -23,20 +23,21 @@ from tests.window_looks import (
     AWAY,
     CLEAR,
     FIELD_HOVERED,
+    VIRIDIS,
     apart,
-    choose,
     load_run,
     near,
+    off_curve,
     painted,
     pixels,
+    shot,
     show,
     type_into,
 )
+from tests.window_steps import choose
 
 K = 8
 WHITE = torch.ones(3)
-# Dark blue, teal and yellow of viridis (van der Walt and Smith, 2015), and what lies between.
-VIRIDIS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]])
 
 
 @dataclass
@@ -110,7 +111,7 @@ def test_k_slider_keys_and_bars_agree(window: WindowDriver) -> None:
     window.move(AWAY)
     painted(window, lambda picture: picture["main"]["k"] == 3)
     assert window.state()["k"] == 3
-    slider = near(window.picture("k"), ACCENT)
+    slider = near(shot(window, "k"), ACCENT)
     grab = np.nonzero(slider.any(0))[0].mean() / slider.shape[1]
     assert abs(grab - 2.5 / K) < 0.05, "the slider follows the bar"
 
@@ -121,7 +122,7 @@ def test_bars_are_as_high_as_the_psnr_against_the_photo(window: WindowDriver) ->
     values = sweep["psnr"]
     assert sweep["photo"] and len(values) == K
     assert values == sorted(values) and values[-1] > values[0] + 0.5, "more layers, better picture"
-    bars = window.picture("k_bars")
+    bars = shot(window, "k_bars")
     heights, chosen = [], []
     for k in range(K):
         slot = bars[:, round(k * bars.shape[1] / K) + 5 : round((k + 1) * bars.shape[1] / K) - 5]
@@ -158,7 +159,7 @@ def test_every_mode_by_its_button(window: WindowDriver, truth: Truth, info) -> N
     else:
         expected = truth.layer(info.mode, 2, state["picture"]["depth_range"])
     assert apart(seen, expected) < 0.02
-    assert near(window.picture(f"mode_{info.mode}"), ACCENT).mean() > 0.4, "its button is lit"
+    assert near(shot(window, f"mode_{info.mode}"), ACCENT).mean() > 0.4, "its button is lit"
     _check_colors(info.mode, seen, truth.inside.kbuffer.index.numpy()[..., 1] >= 0)
 
 
@@ -167,25 +168,17 @@ def _check_colors(mode: str, seen: np.ndarray, filled: np.ndarray) -> None:
     thing = seen[CLEAR][filled[CLEAR]] * 255  # [N, 3] where layer 2 has a point
     assert len(thing) > 500
     if mode in ("depth", "contribution"):
-        assert _to_viridis(thing).mean() < 12, "colours of viridis"
+        assert off_curve(thing, VIRIDIS).mean() < 12, "colours of viridis"
         assert np.ptp(thing[:, 1]) > 60, "and not one of them only"
     elif mode == "count":
-        colors, counts = np.unique(np.round(seen[CLEAR] * 255 / 6), axis=0, return_counts=True)
-        assert np.sort(counts)[-(K + 1) :].sum() > 0.75 * counts.sum(), "one colour a count"
+        colors = np.round(seen[CLEAR].reshape(-1, 3) * 255 / 6)
+        counts = np.unique(colors, axis=0, return_counts=True)[1]
+        assert np.sort(counts)[-(K + 1) :].sum() > 0.9 * counts.sum(), "one colour a count"
     elif mode == "id":
         assert len(np.unique(np.round(thing / 24), axis=0)) > 100, "a colour for every point"
     elif mode in ("picture", "color", "cumulative"):
-        red = (thing[:, 0] > 150) & (thing[:, 1] < 90) & (thing[:, 2] < 90)
+        red = (thing[:, 0] - thing[:, 1] > 40) & (thing[:, 0] - thing[:, 2] > 40)
         assert red.mean() > 0.05, "the toy is red"
-
-
-def _to_viridis(colors: np.ndarray) -> np.ndarray:
-    """Distance [N] of colours [N, 3] to the broken line through VIRIDIS."""
-    best = np.full(len(colors), np.inf)
-    for a, b in zip(VIRIDIS[:-1], VIRIDIS[1:], strict=True):
-        along = np.clip((colors - a) @ (b - a) / ((b - a) @ (b - a)), 0, 1)[:, None]
-        best = np.minimum(best, np.linalg.norm(colors - (a + along * (b - a)), axis=1))
-    return best
 
 
 def test_every_mode_by_its_number_key(window: WindowDriver) -> None:
@@ -258,7 +251,7 @@ def test_thumbnails_show_the_layers_in_the_mode_of_the_picture(
 
 def _framed(window: WindowDriver, tile: list[float]) -> bool:
     """Whether the border of a thumbnail has the accent colour."""
-    x, y, width, height = (round(value) for value in tile)
+    x, y, _, height = (round(value) for value in tile)
     strip = window.screenshot()[y + height // 2 : y + height - 4, x - 2 : x + 3]
     return bool(near(strip, ACCENT, 20).any(1).mean() > 0.9)
 
@@ -266,7 +259,8 @@ def _framed(window: WindowDriver, tile: list[float]) -> bool:
 # ---------------------------------------------------------------------- depth range
 def test_depth_range_by_percentiles_and_by_hand(window: WindowDriver, truth: Truth) -> None:
     show(window, "depth", layer=1)
-    choose(window, "depth_mode", 0)
+    choose(window, "depth_mode", 0, 4)
+    window.move(AWAY)
     state = painted(window)
     normal, legend = pixels(window), _legend(window)
     near_1, far_99 = state["picture"]["depth_range"]
@@ -274,16 +268,16 @@ def test_depth_range_by_percentiles_and_by_hand(window: WindowDriver, truth: Tru
     depth = truth.inside.kbuffer.depth[truth.inside.kbuffer.valid]
     assert float(depth.min()) <= near_1 < far_99 <= float(depth.max())
 
-    choose(window, "depth_mode", 1)
+    choose(window, "depth_mode", 1, 4)
     state = painted(window, lambda picture: picture["depth_range"][0] > near_1)
     assert state["percentiles"] == [5, 95] and state["picture"]["depth_range"][1] < far_99
     assert apart(pixels(window), normal) > 0.005
 
-    choose(window, "depth_mode", 2)
+    choose(window, "depth_mode", 2, 4)
     state = painted(window, lambda picture: picture["depth_range"][0] < near_1)
     assert state["percentiles"] == [0, 100] and state["picture"]["depth_range"][1] > far_99
 
-    choose(window, "depth_mode", 3)
+    choose(window, "depth_mode", 3, 4)
     window.until(lambda state: state["depth_range"])
     type_into(window, window.center("depth_range", 0.2), "3.5")
     type_into(window, window.center("depth_range", 0.8), "4.0")
@@ -299,7 +293,7 @@ def test_depth_range_by_percentiles_and_by_hand(window: WindowDriver, truth: Tru
     state = painted(window, lambda picture: picture["depth_range"][0] < 3.4)
     assert state["depth_range"][1] == 4.0
     assert apart(pixels(window), by_hand) > 0.005
-    choose(window, "depth_mode", 0)
+    choose(window, "depth_mode", 0, 4)
     painted(window, lambda picture: picture["depth_range"] == [near_1, far_99])
     assert apart(pixels(window), normal) < 0.002, "and back"
 
@@ -312,11 +306,13 @@ def _legend(window: WindowDriver) -> np.ndarray:
 
 def test_the_colour_bar_of_a_legend_is_the_colours_of_the_picture(window: WindowDriver) -> None:
     show(window, "depth", layer=1)
-    bar = _legend(window)[45:180, 13:21].reshape(-1, 3)
-    assert _to_viridis(bar).mean() < 12
+    bar = _legend(window)[41:189, 13:21].reshape(-1, 3)
+    assert off_curve(bar, VIRIDIS).mean() < 12
     assert (near(bar, (253, 231, 37), 30)).any() and (near(bar, (68, 1, 84), 30)).any()
     show(window, "picture")
-    assert _to_viridis(_legend(window)[45:180, 13:21].reshape(-1, 3)).mean() > 20, "no legend"
+    assert off_curve(_legend(window)[45:180, 13:21].reshape(-1, 3), VIRIDIS).mean() > 20, (
+        "no legend"
+    )
 
 
 # ---------------------------------------------------------------------- probe
@@ -337,16 +333,17 @@ def test_probe_lists_the_points_behind_the_pixel_under_the_mouse(
         assert probe["depths"] == sorted(probe["depths"])
         shares = truth.inside.weight[row, column].numpy()
         assert np.allclose(probe["shares"], shares, atol=1e-4)
-    table = window.picture("probe_table")
-    bars = window.picture("probe_bars")
+    bars = shot(window, "probe_bars")
+    left, top, width, height = (round(value) for value in window.rect("probe_bars"))
+    table = window.screenshot()[top + height + 30 : top + height + 140, left : left + width]
     line = near(bars, (146, 154, 168), 4).mean(1).max()
     assert line > 0.6, "the ray"
     assert near(bars, (230, 233, 239), 20).any(0).sum() > 10, "a bar for each point"
-    assert (table.std(-1) < 60).all() and near(table, (230, 233, 239), 30).sum() > 200, "numbers"
+    assert near(table, (230, 233, 239), 30).sum() > 200, "numbers"
     row, column = empty[len(empty) // 2]
     state = _point_at(window, column, row)
     assert state["probe"]["ids"] == [] and "nothing here" in state["texts"]["probe_line"]
-    assert not near(window.picture("probe_bars"), (230, 233, 239), 20).any(), "no bars"
+    assert not near(shot(window, "probe_bars"), (230, 233, 239), 20).any(), "no bars"
     window.click("tab_camera")
 
 
@@ -366,4 +363,4 @@ def _point_at(window: WindowDriver, column: int, row: int) -> State:
         return probe is not None and (probe["x"], probe["y"]) == (column, row)
 
     window.until(there)
-    return window.frames(1)
+    return window.frames(2)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from render.kbuffer import build
+from render.kbuffer import build, compiler
 
 ROOT = Path(__file__).parents[2]
 SOURCE = """
@@ -33,13 +33,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sources.mkdir()
     (sources / "tiny.cpp").write_text(SOURCE)
     (sources / "value.h").write_text("#define VALUE 7\n")
-    for name in ("BACKEND", "NO_COMPILER", "CPU_LEVEL"):
+    for name in ("BACKEND", "NO_COMPILER", "NO_PREBUILT", "CPU_LEVEL"):
         monkeypatch.delenv(f"KBUFFERS_{name}", raising=False)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(build, "SOURCE_DIR", sources)
     monkeypatch.setattr(build, "_results", {})
     monkeypatch.setenv("KBUFFERS_CACHE", str(tmp_path / "cache"))
-    if build._find_compiler() is None:
+    if compiler.find_compiler() is None:
         pytest.skip("no C++ compiler")
     return tmp_path / "cache"
 
@@ -76,7 +76,7 @@ def test_builds_once_then_hits_the_cache(cache: Path, monkeypatch: pytest.Monkey
     def never(*_: object) -> Path:
         raise AssertionError("compiled although it was cached")
 
-    monkeypatch.setattr(build, "_compile", never)
+    monkeypatch.setattr(build, "compile_library", never)
     new_process(monkeypatch)
     assert value() == 7
     assert "cached" in build.status("tiny")
@@ -102,13 +102,12 @@ def test_damaged_library_is_built_again(
     # Never loaded in this process: a mapped file must not be truncated under its own feet.
     name = f"tiny_{damage}"
     (build.SOURCE_DIR / "tiny.cpp").rename(build.SOURCE_DIR / f"{name}.cpp")
-    compiler = build._find_compiler()
-    assert compiler is not None
-    flags = build._flags(compiler, build.cpu_level())
+    found, level = compiler.find_compiler(), build.cpu_level()
+    assert found is not None
     source = build.SOURCE_DIR / f"{name}.cpp"
-    stem = f"{name}-{build.cpu_level()}-{build._cache_key(source, compiler, flags)}"
+    stem = f"{name}-{level}-{build._cache_key(source, found, level)}"
     cache.mkdir()
-    path = build._compile(source, compiler, flags, cache, stem)
+    path = compiler.compile_library(source, found, level, cache, stem)
     whole = path.read_bytes()
     path.write_bytes(
         {"truncated": whole[: len(whole) // 2], "emptied": b"", "garbage": b"x" * 999}[damage]
@@ -142,7 +141,7 @@ def test_compiler_that_is_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_compiler_without_avx_builds_for_less(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = build._find_compiler()
+    real = compiler.find_compiler()
     assert real is not None
     reject = 'for a in "$@"; do case "$a" in -mavx*) echo "error: unknown $a"; exit 1;; esac; done'
     monkeypatch.setenv("CXX", compiler_script(cache.parent, f'{reject}\n{real.command[0]} "$@"'))
@@ -197,13 +196,13 @@ def test_cpu_level_can_only_be_lowered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_many_threads_build_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     builds: list[str] = []
-    compile_ = build._compile
+    compile_library = compiler.compile_library
 
     def counted(*args):
         builds.append(args[-1])
-        return compile_(*args)
+        return compile_library(*args)
 
-    monkeypatch.setattr(build, "_compile", counted)
+    monkeypatch.setattr(build, "compile_library", counted)
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda _: value(), range(8))) == [7] * 8
     assert len(builds) == 1
