@@ -10,7 +10,7 @@ ARGS ?= --scene lego
 TORCH_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: run test clean
+.PHONY: run test cuda-check clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run-installed
@@ -21,6 +21,11 @@ test: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest
+
+# Compiles the CUDA kernels for every kind of GPU; where there is no nvcc it says so and skips that.
+cuda-check: $(VENV)/.test-installed
+	KBUFFERS_CUDA_CHECK=1 $(BIN)/python -m pytest tests/kbuffer/test_cuda_compile.py \
+	  tests/kbuffer/test_cuda_emulator.py tests/kbuffer/test_cuda_build.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

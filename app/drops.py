@@ -173,7 +173,7 @@ class Drops:
         desk.pictures.forget()
         if card.alignment is None:  # nothing it could belong to
             self.open_alone()
-        elif card.alignment.verdict != "aligned":
+        elif card.alignment.verdict == "misaligned":  # it may lie anywhere
             desk.viewing.frame(card.bounds)
 
     def _fly(self, tour: CameraPath) -> None:

@@ -32,7 +32,7 @@ class Guard:
 
     def __init__(self, messages: Messages, debug: bool = False) -> None:
         self.messages, self.debug = messages, debug
-        self._seen: dict[tuple[str, str, int | None], float] = {}  # kind and place -> newest time
+        self._seen: dict[tuple, float] = {}  # kind and place of an error -> when it came last
 
     def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """The result of ``work``, or None where it failed."""
@@ -43,8 +43,8 @@ class Guard:
             return None
 
     def _tell(self, error: Exception) -> None:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        key = (type(error).__name__, place.filename, place.lineno)
+        places = traceback.extract_tb(error.__traceback__)
+        key = (type(error).__name__, *((place.filename, place.lineno) for place in places))
         now = time.monotonic()
         before, self._seen[key] = self._seen.get(key, -math.inf), now
         if now - before < QUIET_SECONDS:

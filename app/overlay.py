@@ -14,6 +14,7 @@ from app.snapshot import State
 from app.theme import Color, Theme
 from render.camera import Camera
 from render.export.layers import Legend
+from render.scenes.types import Scene, SplitName
 
 FRUSTUM = 0.06  # of the scene's radius: depth of the drawn pyramids
 PICK_PIXELS = 14  # from a camera's place, to click it
@@ -25,6 +26,7 @@ _SPLIT_COLORS: dict[str, Color] = {
     "test": (255, 170, 80, 230),
 }
 _AXES: tuple[Color, ...] = ((235, 90, 80, 255), (90, 200, 100, 255), (90, 140, 255, 255))
+_PYRAMID = (0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2)  # tip 0 and base 1 to 4 in one line
 
 
 class Overlay:
@@ -35,6 +37,7 @@ class Overlay:
         self._key: object = None
         self._labels_key: object = None
         self._places: list[tuple[float, float, int]] = []  # x, y, index of the view
+        self._cameras: tuple[Scene, list[tuple[SplitName, int]], Tensor] | None = None
 
     def frustum_at(self, at: tuple[float, float]) -> int | None:
         """The camera that was drawn near this place, if any."""
@@ -79,6 +82,8 @@ class Overlay:
                 settings.show_grid,
                 desk.viewing.at_view,
             )
+        if self._cameras is not None and self._cameras[0] is not scene:
+            self._cameras = None  # and the photographs of that scene with it
         if key == self._key:
             return
         self._key = key
@@ -91,38 +96,22 @@ class Overlay:
             self._draw_grid(camera, box)
         if not settings.show_frusta or desk.viewing.at_view is not None:
             return  # looking through a camera, all others would lie over the picture
-        corners = torch.tensor([[0, 0], [1, 0], [1, 1], [0, 1]], dtype=torch.float64)
-        depth = FRUSTUM * scene.bounds.radius
-        for split, indices in scene.splits.items():
-            stride = max(1, math.ceil(len(indices) / MOST_FRUSTA))
-            for index in indices[::stride]:
-                view = scene.views[index].camera
-                size = torch.tensor([view.width, view.height], dtype=torch.float64)
-                far = view.unproject(corners * size, torch.full((4,), depth, dtype=torch.float64))
-                points = torch.cat([view.position[None], far])  # [5, 3] tip and base
-                drawn = self._project(camera, points, box)
-                if drawn is None:
-                    continue
-                tip, *base = drawn
-                path = [
-                    tip,
-                    base[0],
-                    base[1],
-                    tip,
-                    base[2],
-                    base[3],
-                    tip,
-                    base[0],
-                    base[3],
-                    base[2],
-                    base[1],
-                ]
-                dpg.draw_polyline(
-                    [list(corner) for corner in path],
-                    color=_SPLIT_COLORS[split],
-                    parent="view_overlay",
-                )
-                self._places.append((*tip, index))
+        if self._cameras is None:
+            self._cameras = (scene, *_pyramids(scene))
+        _, shown_views, points = self._cameras
+        x, y, w, h = box
+        uv, z = camera.project(points.view(-1, 3))
+        uv = torch.tensor([x, y]) + uv * torch.tensor([w / camera.width, h / camera.height])
+        seen = (z > 1e-9) & (uv.abs() < 1e5).all(1)
+        places = uv.view(-1, 5, 2).tolist()
+        for i in seen.view(-1, 5).all(1).nonzero()[:, 0].tolist():
+            split, index = shown_views[i]
+            dpg.draw_polyline(
+                [places[i][corner] for corner in _PYRAMID],
+                color=_SPLIT_COLORS[split],
+                parent="view_overlay",
+            )
+            self._places.append((*places[i][0], index))
 
     def _draw_grid(self, camera: Camera, box: tuple[float, float, float, float]) -> None:
         """A grid on the ground below the scene, and the axes of the world at its centre."""
@@ -363,3 +352,22 @@ class Overlay:
             color=(255, 255, 255, 255),
             parent=parent,
         )
+
+
+def _pyramids(scene: Scene) -> tuple[list[tuple[SplitName, int]], Tensor]:
+    """The cameras to draw, split and index, and their tips and bases in the world [V, 5, 3]."""
+    shown: list[tuple[SplitName, int]] = []
+    for split, indices in scene.splits.items():
+        stride = max(1, math.ceil(len(indices) / MOST_FRUSTA))
+        for index in indices[::stride]:
+            shown.append((split, index))
+    if not shown:
+        return [], torch.zeros(0, 5, 3, dtype=torch.float64)
+    cameras = [scene.views[index].camera for _, index in shown]
+    sizes = torch.tensor([[camera.width, camera.height, 1] for camera in cameras]).double()
+    corners = torch.tensor([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]).double()
+    inverse = torch.stack([camera.K for camera in cameras]).inverse()  # [V, 3, 3]
+    base = (corners * sizes[:, None]) @ inverse.mT * (FRUSTUM * scene.bounds.radius)
+    local = torch.cat([torch.zeros(len(shown), 1, 3).double(), base], 1)  # [V, 5, 3]
+    pose = torch.stack([camera.world_to_camera for camera in cameras])  # [V, 4, 4]
+    return shown, (local - pose[:, None, :3, 3]) @ pose[:, :3, :3]

@@ -30,7 +30,7 @@ LARGEST = 2.0  # of automatic sizes, against the photographs
 AUTO_SECONDS = 0.06  # that a picture may take while the camera moves, with automatic size
 SMALLEST = 96  # px: height of a picture while moving; below it hardly anything is saved
 MOST_PIXELS = 1_500_000  # of a photograph that is compared pixel by pixel, with automatic size
-LARGEST_SIDE = 4096  # px, of any picture: each is uploaded in every frame
+LARGEST_PIXELS = 4_000_000  # of any picture: it is uploaded in every frame
 FIRST_COST = 1e-6  # seconds per pixel, as long as nothing was measured
 FPS_SECONDS = 2.0
 
@@ -149,7 +149,7 @@ class Pictures:
         """The wished camera at the resolution to render now."""
         pose = wish.pose
         scale = self._moving_scale(wish) if moving else self._still_scale(wish)
-        scale = min(scale, LARGEST_SIDE / max(pose.width, pose.height))
+        scale = min(scale, math.sqrt(LARGEST_PIXELS / (pose.width * pose.height)))
         if scale == 1:
             return pose
         width, height = round(pose.width * scale), round(pose.height * scale)

@@ -17,7 +17,7 @@ _process = psutil.Process()
 def memory() -> int:
     """Bytes that the program holds: in main memory, and on the GPU where one is used."""
     used = _process.memory_info().rss
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():
         used += torch.cuda.memory_allocated()
     return used
 

@@ -31,6 +31,7 @@ class Options:
     """How long to train, and where the pictures go."""
 
     steps: int = 2500  # before the pictures: the network starts at 1000
+    run: Path | None = None  # a run of the bundled scene to continue; default: a new one
     out: Path = ROOT / "docs" / "images"
 
 
@@ -43,7 +44,9 @@ class Gallery:
 
     def settle(self) -> None:
         """Wait until the camera stands, its sharp picture is there, and its bars."""
-        self.driver.until(lambda s: not s["moving"] and not s["picture"]["moving"], 60)
+        self.driver.until(
+            lambda s: s["picture"] and not (s["moving"] or s["picture"]["moving"]), 60
+        )
         self.driver.until(lambda s: s["preview"] or s["sweep"], 60)
         time.sleep(1.0)
         self.driver.frames(4)
@@ -144,10 +147,13 @@ class Gallery:
 
 def main(options: Options) -> None:
     """Train, then one picture after the other."""
+    arguments = ["--scene", "lego"]
+    if options.run is not None:
+        arguments = ["--resume", str(options.run.resolve())]
     with (
         tempfile.TemporaryDirectory(prefix="gallery_") as folder,
         virtual_display("1280x800") as display,
-        WindowDriver(["--scene", "lego"], Path(folder), display, start=120) as driver,
+        WindowDriver(arguments, Path(folder), display, start=120) as driver,
     ):
         driver.until(lambda state: state["step"] > 10, 120)
         gallery = Gallery(driver, options.out)

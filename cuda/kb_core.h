@@ -1,14 +1,31 @@
 // Arithmetic that every K-buffer rasteriser shares: which pixels a point covers and in which order
 // points are drawn. Compiles with any C++17 compiler and with nvcc; the results are the same bits.
 #pragma once
+#if defined(__CUDACC_RTC__)  // compiled at run time: there are no headers
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef int int32_t;
+typedef unsigned int uint32_t;
+typedef long long int64_t;
+typedef unsigned long long uint64_t;
+#define INFINITY __int_as_float(0x7f800000)
+#define UINT32_MAX 0xffffffffu
+#else
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#endif
 
 #if defined(__CUDACC__)
 #define KB_HD __host__ __device__ __forceinline__
 #else
 #define KB_HD inline
+#endif
+
+#if defined(__CUDA_ARCH__)
+#define KB_UNROLL _Pragma("unroll")
+#else
+#define KB_UNROLL
 #endif
 
 namespace kb {
@@ -28,6 +45,14 @@ KB_HD float add(float a, float b) {
   return __fadd_rn(a, b);
 #else
   return a + b;
+#endif
+}
+
+KB_HD float sub(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fsub_rn(a, b);
+#else
+  return a - b;
 #endif
 }
 
@@ -73,11 +98,11 @@ struct Axis {
 // A little wide, so that no rounding here can lose a pixel: the exact test is made per pixel.
 // The clamps are written so that a NaN (overflow: inf - inf) gives the whole axis.
 KB_HD void pixel_span(const Axis& a, float u, float r, int* first, int* last) {
-  const float c = (u + a.half) * a.scale - 0.5f;
-  const float reach = r * a.scale;
-  const float wide = reach + (0.02f + 1e-6f * (fabsf(c) + reach));
+  const float c = sub(mul(add(u, a.half), a.scale), 0.5f);
+  const float reach = mul(r, a.scale);
+  const float wide = add(reach, add(0.02f, mul(1e-6f, add(fabsf(c), reach))));
   const float n = float(a.n);
-  float lo = c - wide, hi = c + wide;
+  float lo = sub(c, wide), hi = add(c, wide);
   lo = lo > 0.0f ? lo : 0.0f;
   lo = lo < n ? lo : n;
   hi = hi < n - 1.0f ? hi : n - 1.0f;

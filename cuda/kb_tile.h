@@ -38,4 +38,51 @@ KB_HD TileRect tiles_of(const Grid& g, const Point& p, Footprint shape) {
   return {x0 >> TILE_SHIFT, x1 >> TILE_SHIFT, y0 >> TILE_SHIFT, y1 >> TILE_SHIFT};
 }
 
+// One pixel of the image and its centre.
+struct Pixel {
+  int column, row;
+  float x, y;
+};
+
+template <Footprint SHAPE>
+KB_HD bool covers(const Grid& g, const Point& p, const Pixel& at) {
+  if (SHAPE == PIXEL) return pixel_at(g.x, p.u) == at.column && pixel_at(g.y, p.v) == at.row;
+  return squared_distance(sub(p.u, at.x), sub(p.v, at.y)) < mul(p.r, p.r);
+}
+
+// The `distance` of a K-buffer: squared, over the squared radius | in pixels.
+template <Footprint SHAPE>
+KB_HD float relative_distance(const Grid& g, const Point& p, const Pixel& at) {
+  const float dx = sub(p.u, at.x), dy = sub(p.v, at.y);
+  if (SHAPE == PIXEL) return squared_distance(mul(dx, g.x.scale), mul(dy, g.y.scale));
+  return div(squared_distance(dx, dy), mul(p.r, p.r));
+}
+
+// Some pixels of a tile: columns [x0, x1], rows [y0, y1], and the box that their centres span.
+struct Window {
+  int x0, x1, y0, y1;
+  float x, y, half_width, half_height;
+};
+
+KB_HD Window make_window(const Grid& g, const float* xs, const float* ys, int x0, int x1, int y0,
+                         int y1) {
+  const float left = xs[x0], right = xs[x1], top = ys[y0], bottom = ys[y1];
+  // 0.02 pixels wider, see pixel_span
+  return {x0, x1, y0, y1, mul(0.5f, add(left, right)), mul(0.5f, add(top, bottom)),
+          add(mul(0.5f, sub(right, left)), div(0.02f, g.x.scale)),
+          add(mul(0.5f, sub(bottom, top)), div(0.02f, g.y.scale))};
+}
+
+// False only if the point covers no pixel of the window.
+template <Footprint SHAPE>
+KB_HD bool may_cover(const Grid& g, const Point& p, const Window& w) {
+  if (SHAPE == PIXEL) {
+    const int x = pixel_at(g.x, p.u), y = pixel_at(g.y, p.v);
+    return x >= w.x0 && x <= w.x1 && y >= w.y0 && y <= w.y1;
+  }
+  const float reach = mul(p.r, 1.000002f);  // more than all roundings of the exact test
+  return sub(fabsf(sub(p.u, w.x)), w.half_width) <= reach &&
+         sub(fabsf(sub(p.v, w.y)), w.half_height) <= reach;
+}
+
 }  // namespace kb

@@ -51,6 +51,12 @@ class ProbePanel:
                     for column in range(1, len(_COLUMNS)):
                         dpg.add_text("", tag=f"probe_{row}_{column}")
 
+        with dpg.theme() as dense, dpg.theme_component(dpg.mvAll):  # eight layers without scrolling
+            dpg.add_theme_style(dpg.mvStyleVar_CellPadding, theme.px(4), 0)
+            dpg.add_theme_style(dpg.mvStyleVar_ItemSpacing, theme.px(4), 0)
+            dpg.add_theme_style(dpg.mvStyleVar_FramePadding, theme.px(2), 0)
+        dpg.bind_item_theme("probe_table", dense)
+
     def resize(self, width: int) -> None:
         """Another width of the panel, in pixels."""
         self.width = width

@@ -1,8 +1,8 @@
 """K-buffers of point clouds: for every pixel the K nearest points that cover its centre.
 
-One function over three implementations that agree bit for bit: C++ (``native``), Numba and torch.
-The picture is exact: nothing depends on the order of the points, except that at equal depth the
-lower index comes first, nor on the number of threads.
+One function over implementations that agree bit for bit: C++ (``native``), Numba and torch on the
+CPU, and CUDA for points that are on a GPU. The picture is exact: nothing depends on the order of
+the points, except that at equal depth the lower index comes first, nor on the number of threads.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from render.kbuffer import build, native, torch_impl
 from render.kbuffer.axes import PixelAxis, pixel_axis, pytorch3d_pixel_centers
 from render.kbuffer.threads import kernel_threads
 from render.kbuffer.types import KBuffer
+
+if TYPE_CHECKING:  # loaded with the first points that are on a GPU
+    from render.kbuffer.cuda_impl import Kernels
 
 __all__ = [
     "Backend",
@@ -56,8 +59,10 @@ def rasterize(
     with non-finite coordinates or a depth below ``near`` are left out.
 
     Args:
-        xyz: [N, 3] world positions. Points on another device are rasterised on CPU and the
-            K-buffer is copied back. No gradient flows: gather parameters with ``KBuffer.gather``.
+        xyz: [N, 3] world positions; the K-buffer comes on their device. Points on a GPU are
+            rasterised there, in torch's current stream, if ``backend`` is ``auto`` and there are
+            kernels for it, else on CPU. No gradient flows: gather parameters with
+            ``KBuffer.gather``.
         k: layers, 1 to 255.
         radius: one, or one per point [N]; its unit is the mode's.
         mode: ``ndc``: the short image side has length 2, so r * min(W, H) / 2 pixels (PyTorch3D);
@@ -68,8 +73,9 @@ def rasterize(
         near: smallest camera z, >= 0, scene units.
         backend: ``auto`` takes the fastest there is, or ``$KBUFFERS_BACKEND``.
         threads: default :func:`~render.kbuffer.threads.kernel_threads`.
-        out: a K-buffer of this size on CPU to write into and return. It saves the page faults of
-            fresh memory, which for large images cost as much as the rasterisation.
+        out: a K-buffer of this size on the device of ``xyz`` to write into and return. It saves
+            the page faults of fresh memory, which for large images cost as much as the
+            rasterisation.
 
     Raises:
         ValueError: a wrong shape, type or range, by name.
@@ -127,7 +133,7 @@ def rasterize_screen(
 
 
 def backend_name(backend: Backend = "auto") -> str:
-    """Which implementation ``backend`` stands for here: native, numba or torch."""
+    """Which implementation ``backend`` stands for on CPU here: native, numba or torch."""
     return _resolve(backend)
 
 
@@ -152,25 +158,38 @@ def _run(
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     shape = (ys.centers.numel(), xs.centers.numel(), k)
-    if out is not None:
-        _check_out(out, shape)
     device = points.device
+    if out is not None:
+        _check_out(out, shape, device)
+    options: dict[str, Any] = {"near": near, "footprint": footprint}
+    if device.type == "cuda" and backend == "auto":
+        kernels = _cuda_kernels(device)
+        if kernels is not None:
+            from render.kbuffer import cuda_impl
+
+            result = cuda_impl.allocate(shape, device) if out is None else out
+            cuda_impl.rasterize(
+                kernels, points, radius, xs, ys, result, **options,
+                world_to_screen=world_to_screen, radius_focal=radius_focal,
+            )  # fmt: skip
+            return result
+
     points = points.detach().to("cpu", torch.float32).contiguous()
     if isinstance(radius, Tensor):
         radius = radius.detach().to("cpu", torch.float32).reshape(-1).contiguous()
     else:
         radius = torch.tensor([radius], dtype=torch.float32)
-    near = float(torch.tensor(near, dtype=torch.float32))  # one rounding for all backends
-    options: dict[str, Any] = {"near": near, "footprint": footprint}
+    options["near"] = float(torch.tensor(near, dtype=torch.float32))  # one rounding for all
 
     name = _resolve(backend)
     if name != "native" and world_to_screen is not None:
         points, radius = torch_impl.project_screen(points, world_to_screen, radius, radius_focal)
     if name == "torch":
-        found = torch_impl.rasterize_screen_torch(points, radius, xs, ys, k, **options)
-        result = found if out is None else _copy(found, out)
+        result = torch_impl.rasterize_screen_torch(points, radius, xs, ys, k, **options)
+        if out is not None:
+            return _copy(result, out)
     else:
-        result = _allocate(shape) if out is None else out
+        result = out if out is not None and device.type == "cpu" else _allocate(shape)
         options["threads"] = threads or kernel_threads()
         if name == "numba":
             from render.kbuffer import numba_impl
@@ -185,6 +204,8 @@ def _run(
             )  # fmt: skip
     if device.type == "cpu":
         return result
+    if out is not None:
+        return _copy(result, out)
     return KBuffer(*(t.to(device) for t in (result.index, result.depth, result.distance)))
 
 
@@ -201,6 +222,27 @@ def _resolve(backend: str) -> str:
     name = "native" if native.load() else ("torch" if _numba_fault() else "numba")
     _announce(name)
     return name
+
+
+def _cuda_kernels(device: torch.device) -> Kernels | None:
+    """What rasterises on that GPU; None if it has to be done on the CPU."""
+    if build.forced_backend() is not None:
+        return None
+    from render.kbuffer import cuda_build
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    kernels = cuda_build.load(index)
+    _announce_cuda(kernels is not None, cuda_build.status(index))
+    return kernels
+
+
+@functools.cache
+def _announce_cuda(found: bool, status: str) -> None:
+    """Say once whether frames are drawn on the GPU."""
+    if found:
+        log.info("point rasteriser on CUDA: %s", status)
+    else:
+        log.info("point rasteriser on CPU although the points are on a GPU: %s", status)
 
 
 @functools.cache
@@ -262,13 +304,13 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
 
 
-def _check_out(out: KBuffer, shape: tuple[int, int, int]) -> None:
+def _check_out(out: KBuffer, shape: tuple[int, int, int], device: torch.device) -> None:
     wanted = {"index": torch.int32, "depth": torch.float32, "distance": torch.float32}
     for name, dtype in wanted.items():
         t: Tensor = getattr(out, name)
-        if t.shape != shape or t.dtype != dtype or t.device.type != "cpu" or not t.is_contiguous():
+        if t.shape != shape or t.dtype != dtype or t.device != device or not t.is_contiguous():
             raise ValueError(
-                f"out.{name}: expected contiguous {dtype} {[*shape]} on cpu, "
+                f"out.{name}: expected contiguous {dtype} {[*shape]} on {device}, "
                 f"got {t.dtype} {[*t.shape]} on {t.device}"
             )
     if out.weight is not None:

@@ -56,3 +56,12 @@ def test_layers_without_a_picture() -> None:
 def test_outside_there_is_nothing(place: tuple[int, int]) -> None:
     assert probe(result(), 3, *place) is None
     assert probe(result(), 8, 0, 0) is None
+
+
+def test_a_model_that_diverged_can_be_looked_at() -> None:
+    diverged = result()
+    diverged.renders[3].rgb[1, 2] = float("nan")
+    diverged.insides[3].color[1, 2, 0, 1] = float("nan")
+    found = probe(diverged, 3, 2, 1)
+    assert found is not None and found.rgb == (0, 0, 0)
+    assert found.rows[0].color == (1.0, 0.0, 0.0)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from app.theme import DARK
 from render.camera import Camera
 from render.export.camera_path import CameraPath, save_camera_path
 from render.scenes.pointcloud import write_ply
 from render.scenes.types import PointCloud
 from tests.driver import State, WindowDriver
 from tests.fakes import write_scene
-from tests.window_steps import change, choose, count, matrix, position, still
+from tests.window_steps import MENU_BAR, change, choose, count, matrix, position, still
 
 ORANGE = (255, 128, 0)
 PLACE = (300, 400)  # where files are dropped: the middle of the view
@@ -270,9 +271,14 @@ def test_type_a_path_or_a_name_and_recent(window: WindowDriver, files: Path) -> 
 
 
 def test_the_open_dialog_and_escape(window: WindowDriver) -> None:
-    before = view(window)
+    def dimmed() -> bool:
+        """A dialog darkens all behind it; nothing else changes the menu bar."""
+        bar = window.screenshot()[2 : MENU_BAR - 2, 300:]
+        return count(bar, DARK.panel, 3) < 0.1 * bar.shape[0] * bar.shape[1]
+
+    assert not dimmed()
     window.key("ctrl+o")
-    window.until(lambda _: change(before, view(window)) > 10)
+    window.until(lambda _: dimmed())
     window.key("Escape")
-    window.until(lambda _: change(before, view(window)) < 8)
+    window.until(lambda _: not dimmed())
     running(window)
