@@ -312,8 +312,7 @@ class Desk:
     @property
     def shows_preview(self) -> bool:
         """Whether the picture is the OpenGL preview's: asked for, or a cloud was dropped."""
-        card = self.drops.card
-        return self.preview is not None and (self.preview_on or (card is not None and card.shown))
+        return self.preview is not None and (self.preview_on or self.drops.card is not None)
 
     def _look(self, area: tuple[int, int], atlas: tuple[int, int]) -> None:
         wish = self.viewing.wish(area, atlas)

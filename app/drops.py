@@ -35,14 +35,12 @@ class Card:
 
     Args:
         alignment: how it fits the photographs of the scene, or None without a scene.
-        shown: whether the preview shows it.
     """
 
     path: Path
     cloud: PointCloud
     bounds: Bounds
     alignment: Alignment | None
-    shown: bool = True
 
 
 class Drops:
@@ -152,11 +150,11 @@ class Drops:
 
     def _wait_for_scene(self, path: Path) -> None:
         """A cloud that comes while a scene is loading belongs to that one, not in its place."""
-        coming = self.desk.coming
-        if coming is None or _is_cloud(coming.options):
-            return
-        self.desk.messages.add(f"{path.name} waits until the scene is loaded.")
-        while self.desk.coming is coming:
+        told = False
+        while (coming := self.desk.coming) is not None and not _is_cloud(coming.options):
+            if not told:
+                self.desk.messages.add(f"{path.name} waits until the scene is loaded.")
+                told = True
             time.sleep(0.05)
 
     # ------------------------------------------------------------------ back on the main thread
