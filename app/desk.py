@@ -78,7 +78,9 @@ class Desk:
         """Load in a new session; it replaces the present one when it is ready, and trains."""
         if self.coming is not None:
             self._retire(self.coming)
-        self.coming = Session(options, autostart=False, log=self.messages.add, scene=self.scene)
+        self.coming = Session(
+            options, autostart=False, log=self.messages.add, scene=self.scene, gives_way=True
+        )
         if self.session is not None and self._is_own(options.resume):
             # Back to a checkpoint of this very run: two sessions must not write into one folder.
             self._retire(self.session)

@@ -286,39 +286,39 @@ class Welcome:
     def _fill(self) -> None:
         window, theme, desk = self.window, self.theme, self.window.desk
         wide = theme.px(420)
-        dpg.push_container_stack("welcome")
-        dpg.bind_item_font(dpg.add_text("Watch K-Buffers learn a scene"), theme.large)
-        dpg.add_text(
-            "Drop a scene folder, a point cloud or a run on this window, or begin here:", wrap=wide
-        )
-        button(
-            "The bundled fire engine",
-            "welcome_lego",
-            lambda: desk.drops.take_text("lego"),
-            width=wide,
-        )
-        theme.choose("welcome_lego", True)
-        earlier = desk.earlier_run()
-        if earlier is not None:
-            step = f", step {earlier.step:,}" if earlier.step is not None else ""
+        with dpg.group(parent="welcome"):
+            dpg.bind_item_font(dpg.add_text("Watch K-Buffers learn a scene"), theme.large)
+            dpg.add_text(
+                "Drop a scene folder, a point cloud or a run on this window, or begin here:",
+                wrap=wide,
+            )
             button(
-                f"Continue {earlier.run.parent.name}{step}",
-                "welcome_resume",
-                desk.resume_last,
+                "The bundled fire engine",
+                "welcome_lego",
+                lambda: desk.drops.take_text("lego"),
                 width=wide,
             )
-        for number, recent in enumerate(desk.settings.listed_recent()[:4]):
-            button(
-                f"{recent.kind.capitalize()} {Path(recent.path).name}",
-                f"welcome_recent_{number}",
-                lambda path=recent.path: desk.drops.take_text(path),
-                width=wide,
-                help=recent.path,
-            )
-        with dpg.group(horizontal=True):
-            button("Open file ...", "welcome_file", window.open_file)
-            button("Open folder ...", "welcome_folder", window.open_folder)
-        dpg.pop_container_stack()
+            theme.choose("welcome_lego", True)
+            earlier = desk.earlier_run()
+            if earlier is not None:
+                step = f", step {earlier.step:,}" if earlier.step is not None else ""
+                button(
+                    f"Continue {earlier.run.parent.name}{step}",
+                    "welcome_resume",
+                    desk.resume_last,
+                    width=wide,
+                )
+            for number, recent in enumerate(desk.settings.listed_recent()[:4]):
+                button(
+                    f"{recent.kind.capitalize()} {Path(recent.path).name}",
+                    f"welcome_recent_{number}",
+                    lambda path=recent.path: desk.drops.take_text(path),
+                    width=wide,
+                    help=recent.path,
+                )
+            with dpg.group(horizontal=True):
+                button("Open file ...", "welcome_file", window.open_file)
+                button("Open folder ...", "welcome_folder", window.open_folder)
 
 
 class ErrorPopup:
@@ -334,13 +334,11 @@ class ErrorPopup:
             autosize=True,
             no_saved_settings=True,
         ):
-            dpg.bind_item_font(
-                dpg.add_text("That did not work", color=theme.palette.bad), theme.bold
-            )
+            dpg.bind_item_font(theme.tint(dpg.add_text("That did not work"), "bad"), theme.bold)
             dpg.add_text("", tag=publish("error_text"), wrap=theme.px(520))
             with dpg.group(horizontal=True):
                 button("OK", "error_ok", desk.messages.dismiss, width=theme.px(90))
-                dpg.add_text("", tag="error_more", color=theme.palette.faint)
+                theme.tint(dpg.add_text("", tag="error_more"), "faint")
 
     def update(self) -> None:
         """Show or hide it."""

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from app.options import Options, parse_every
 from app.progress import StageTimes
-from app.runtime import describe_device, error_sentence
+from app.runtime import describe_device, error_sentence, give_way
 from app.snapshot import EvalPoint, Snapshot, State, Sweep, ViewRequest
 from app.training import Training
 from app.views import picture, same_picture, same_wish, sweep
@@ -52,6 +52,7 @@ class Session:
         log: called from the worker with every sentence for the user.
         scene: one that was loaded before, ``other.bench.scene``: what it shares with the scene
             of ``options`` is not loaded again.
+        gives_way: other threads of the process go before the worker: there is a window.
 
     Attributes:
         view_share: share of the worker's time that pictures may take while it trains.
@@ -70,6 +71,7 @@ class Session:
         autostart: bool = True,
         log: Callable[[str], None] | None = None,
         scene: Scene | None = None,
+        gives_way: bool = False,
     ) -> None:
         self.options = options
         self.view_share = 0.5
@@ -81,6 +83,7 @@ class Session:
         self._log = log or (lambda text: None)
         self._steps_left: int | None = None  # of step(count)
         self._known = scene
+        self._gives_way = gives_way
         self._stages = StageTimes()
         self._view_not_before = -math.inf  # time.monotonic() before which the share is used up
         self._hold_until = -math.inf  # time.monotonic() until which training waits for pictures
@@ -238,6 +241,8 @@ class Session:
 
     # ------------------------------------------------------------------ worker
     def _work(self) -> None:
+        if self._gives_way:
+            give_way()
         self._publish(state=State.LOADING)
         try:
             self._load()

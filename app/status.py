@@ -36,10 +36,10 @@ def status_line(desk: Desk) -> str:
         parts.append(scene.name)
         if snapshot.device:
             parts.append(snapshot.device)
-    report = snapshot.report
-    if report is not None:
+    if snapshot.step:
+        parts.append(f"step {snapshot.step:,}")
+    if snapshot.report is not None:
         parts += [
-            f"step {report.step:,}",
             f"{snapshot.steps_per_second:.1f} steps/s",
             f"loss {snapshot.loss:.4f}",
         ]

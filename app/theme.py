@@ -14,6 +14,7 @@ from render.files import shipped
 
 Color = tuple[int, int, int, int]
 ThemeName = Literal["dark", "light"]
+Tint = Literal["faint", "accent", "good", "warm", "bad"]
 
 FONT_SIZE = 15  # px at scale 1
 _FONTS = shipped("assets/font")
@@ -97,6 +98,7 @@ class Theme:
             key: _button_theme(p.field, p.field_hovered, p.text) for key, p in PALETTES.items()
         }
         self._main_buttons: dict[str | int, bool] = {}
+        self._texts: dict[str | int, Tint] = {}
         self.use(name)
 
     @property
@@ -117,6 +119,17 @@ class Theme:
                 self._bind(button, chosen)
             else:
                 del self._main_buttons[button]
+        for text, tint in list(self._texts.items()):
+            if dpg.does_item_exist(text):
+                dpg.configure_item(text, color=getattr(self.palette, tint))
+            else:
+                del self._texts[text]
+
+    def tint(self, text: str | int, tint: Tint) -> str | int:
+        """Give a text one of the palette's colours, in every theme; returns the text."""
+        self._texts[text] = tint
+        dpg.configure_item(text, color=getattr(self.palette, tint))
+        return text
 
     def choose(self, button: str | int, chosen: bool) -> None:
         """Show a button as chosen (accent) or not."""

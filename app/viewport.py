@@ -126,9 +126,8 @@ class Viewport:
         self._atlas_key = None
 
     # ------------------------------------------------------------------ every frame
-    def update(self, dt: float) -> None:
-        """Mouse, newest painting, overlay."""
-        self._mouse(dt)
+    def update(self) -> None:
+        """Newest painting, overlay."""
         self._atlas.advance()
         if self._texture.advance():
             self._place()
@@ -164,7 +163,8 @@ class Viewport:
     def _on_wheel(self, sender: object, notches: float) -> None:
         self._wheel += notches
 
-    def _mouse(self, dt: float) -> None:
+    def mouse(self) -> None:
+        """What the mouse does on the picture; before the camera moves by it in this frame."""
         viewing = self.desk.viewing
         hovered = bool(dpg.is_item_hovered("view"))
         mouse = dpg.get_mouse_pos(local=False)

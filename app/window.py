@@ -254,8 +254,9 @@ class Window:
         call(self._fit)
         call(self._splitters)
         call(self._handle_keys, dt)
+        call(self.viewport.mouse)
         fresh = call(desk.tick, dt, self.viewport.area, self.viewport.tiles_area)
-        call(self.viewport.update, dt)
+        call(self.viewport.update)
         if self.viewport.busy or desk.viewing.moving or fresh or self._keys.held:
             self._busy_until = start + 0.3
         call(self.probe.point, self.viewport.pointed)

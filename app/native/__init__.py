@@ -109,7 +109,8 @@ class Native:
 
             glfw.wait_events_timeout(seconds)
         else:
-            self._woken.wait(seconds)
+            # Nothing tells of input here: look for it often enough.
+            self._woken.wait(min(seconds, 1 / 30))
             self._woken.clear()
 
     def wake(self) -> None:

@@ -39,7 +39,7 @@ class BuffersPanel:
         px = theme.px
         with dpg.group(horizontal=True):
             heading("K-buffer", theme)
-            dpg.add_text("", tag=publish("buffers_line"), color=theme.palette.faint)
+            theme.tint(dpg.add_text("", tag=publish("buffers_line")), "faint")
         with dpg.group(horizontal=True, xoffset=px(48)):
             dpg.add_text("K")
             dpg.add_slider_int(

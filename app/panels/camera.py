@@ -52,7 +52,7 @@ class CameraPanel:
             button(
                 "Test >", "next_test", lambda: viewing.step_view("test", 1), shortcut="next_test"
             )
-        dpg.add_text("", tag=publish("camera_line"), color=theme.palette.faint)
+        theme.tint(dpg.add_text("", tag=publish("camera_line")), "faint")
         with dpg.group(horizontal=True):
             button("Reset", "reset_camera", self._reset, shortcut="reset_camera")
             dpg.add_checkbox(

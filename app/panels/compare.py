@@ -38,13 +38,13 @@ class ComparePanel:
                 shortcut="difference_toggle",
             )
             button("Wipe", "wipe", viewing.toggle_wipe, shortcut="wipe_toggle")
-        dpg.add_text("Wipe between", color=theme.palette.faint)
+        theme.tint(dpg.add_text("Wipe between"), "faint")
         with dpg.group(horizontal=True):
             button("Render | photo", "wipe_photo", self._against_photo)
             button("K all | K 1", "wipe_k", self._against_one)
             button("Layer | next", "wipe_layer", self._against_next)
         with dpg.group(tag="wipe_sides"):
-            dpg.add_text("Drag the line on the picture. Its right side:", color=theme.palette.faint)
+            theme.tint(dpg.add_text("Drag the line on the picture. Its right side:"), "faint")
             with dpg.group(horizontal=True):
                 dpg.add_combo(
                     tuple(_SOURCES),

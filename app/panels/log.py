@@ -17,7 +17,7 @@ class LogPanel:
     def __init__(self, desk: Desk, theme: Theme) -> None:
         self.desk, self.theme = desk, theme
         self._shown = 0
-        dpg.add_text("", tag="log_line", color=theme.palette.faint)
+        theme.tint(dpg.add_text("", tag="log_line"), "faint")
         dpg.add_child_window(tag=publish("log_list"), border=False, height=-1)
 
     def update(self) -> None:

@@ -84,10 +84,8 @@ class TunePanel:
             default_value=desk.settings.pause_while_moving,
             callback=lambda s, v: desk.set_pause_while_moving(v),
         )
-        dpg.add_text("", tag=publish("stages"), color=theme.palette.faint, wrap=px(340))
-        dpg.add_text(
-            "Learning rates and loss weights, times their plan:", color=theme.palette.faint
-        )
+        theme.tint(dpg.add_text("", tag=publish("stages"), wrap=px(340)), "faint")
+        theme.tint(dpg.add_text("Learning rates and loss weights, times their plan:"), "faint")
         dpg.add_group(tag="scales")
 
     def update(self) -> None:
@@ -147,7 +145,7 @@ class TunePanel:
                 callback=self._set_scale,
             )
             dpg.add_text(f"{'rate' if kind == 'lr' else 'loss'} {key}")
-            dpg.add_text("", tag=publish(f"value_{name}"), color=self.theme.palette.faint)
+            self.theme.tint(dpg.add_text("", tag=publish(f"value_{name}")), "faint")
 
     def _set_scale(self, sender: object, value: float, name: str) -> None:
         kind, _, key = name.partition(".")
