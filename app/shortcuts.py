@@ -67,8 +67,8 @@ SHORTCUTS: tuple[Shortcut, ...] = (
         Shortcut(f"mode_{i}", (str(i),), "Picture", f"Show: {info.label}")
         for i, info in enumerate(MODES, 1)
     ),
-    Shortcut("k_more", ("K",), "Picture", "One layer more (K)", repeats=True),
-    Shortcut("k_less", ("Shift+K",), "Picture", "One layer fewer (K)", repeats=True),
+    Shortcut("k_more", ("K",), "Picture", "One layer more", repeats=True),
+    Shortcut("k_less", ("Shift+K",), "Picture", "One layer fewer", repeats=True),
     Shortcut("layer_next", ("L",), "Picture", "Look at the next layer", repeats=True),
     Shortcut("layer_previous", ("Shift+L",), "Picture", "Look at the layer before", repeats=True),
     Shortcut("photo_toggle", ("G",), "Picture", "Show the photo of this view"),

@@ -26,7 +26,7 @@ def window(display: str, folder: Path) -> Iterator[WindowDriver]:
     """A window that is tall enough for the whole model panel; its budget is soon used up."""
     arguments = ("--scene", "lego", "--downscale", "4", "--steps", BUDGET, "--eval-every", "never")
     with WindowDriver([str(a) for a in arguments], folder, display) as driver:
-        driver.resize(1280, 1060)
+        driver.resize(960, 1060)
         driver.click("tab_model")
         driver.until(lambda state: state["state"] == "finished", 60)
         yield driver
