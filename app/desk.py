@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 TIDY_SECONDS = 20.0  # between two times that free memory is given back
 CLOSE_SECONDS = 2.5  # that the window waits for checkpoints when it closes
+SAVE_SECONDS = 30.0  # the same for one that is being written
 _LOADED = (State.READY, State.RUNNING, State.PAUSED, State.FINISHED)
 
 
@@ -192,7 +193,11 @@ class Desk:
         ended = [self.painter.close(left())]
         if self.preview is not None:
             ended.append(self.preview.close(left()))
-        ended += [session.join(left()) for session in self._retired]
+        for session in self._retired:
+            done = session.join(left())
+            if not done and session.snapshot().state is State.STOPPING:
+                done = session.join(SAVE_SECONDS)  # rather late than without the checkpoint
+            ended.append(done)
         return all(ended)
 
     # ------------------------------------------------------------------ training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 from app.snapshot import CurvePoint
 from render.training.trainer import StepReport
@@ -44,9 +45,10 @@ class Curve:
         self._step, self._seconds = 0, 0.0
         self._gap = CURVE_SECONDS
 
-    def begin(self, step: int, seconds: float) -> None:
-        """Where the clock stands before the first step (not 0 in a resumed run)."""
+    def begin(self, step: int, seconds: float, points: Iterable[CurvePoint] = ()) -> None:
+        """Where the clock stands before the first step, and the curve of a resumed run so far."""
         self._step, self._seconds = step, seconds
+        self.points = tuple(points)[-CURVE_POINTS:]
 
     def add(self, report: StepReport) -> bool:
         """Count one step; true when the curve grew."""

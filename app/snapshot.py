@@ -119,6 +119,7 @@ class Snapshot:
     steps_per_second: float = 0.0  # smoothed
     curve: tuple[CurvePoint, ...] = ()
     evals: tuple[EvalPoint, ...] = ()
+    earlier: tuple[tuple[float, float], ...] = ()  # seconds, held-out PSNR before it was resumed
     view: ViewResult | None = None
     progress: float = 0.0  # share of the training budget that is used, 0..1
     eta: float = float("nan")  # seconds of training to go

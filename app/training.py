@@ -16,7 +16,7 @@ from torch import Tensor
 
 from app.options import parse_every
 from app.progress import Curve, Means, StageTimes
-from app.snapshot import EvalPoint
+from app.snapshot import CurvePoint, EvalPoint
 from app.workbench import Workbench
 from render.errors import UserError
 from render.methods.base import Method
@@ -55,7 +55,18 @@ class Training:
         self.trainer: Trainer = bench.trainer
         self._publish, self._check, self._stages = publish, check, stages
         self._curve, self._row = Curve(), Means()
-        self._curve.begin(self.trainer.step_count, self.trainer.seconds)
+        rows = [row for row in bench.folder.metrics() if row.step <= self.trainer.step_count]
+        self._curve.begin(
+            self.trainer.step_count,
+            self.trainer.seconds,
+            (
+                CurvePoint(row.step, row.seconds, row.loss, row.train_psnr)
+                for row in rows
+                if row.loss is not None and row.train_psnr is not None
+            ),
+        )
+        earlier = tuple((row.seconds, row.test_psnr) for row in rows if row.test_psnr is not None)
+        publish(curve=self._curve.points, earlier=earlier)
         self._saved_step = self.trainer.step_count  # of a resumed run; else 0: nothing to save
         self._history: tuple[EvalPoint, ...] = ()
         publish(step=self.trainer.step_count, seconds=self.trainer.seconds)

@@ -32,7 +32,7 @@ class TrainingPanel:
 
     def __init__(self, desk: Desk, theme: Theme) -> None:
         self.desk, self.theme = desk, theme
-        self._curve: object = None
+        self._drawn: Snapshot | None = None  # whose curves are shown
         px = theme.px
         with dpg.group(horizontal=True):
             button(
@@ -107,9 +107,11 @@ class TrainingPanel:
         set_text("train_line", self._line(snapshot))
         dpg.set_value("train_bar", snapshot.progress)
         dpg.configure_item("train_bar", show=snapshot.progress > 0)
-        key = (id(snapshot.curve), id(snapshot.evals))
-        if key != self._curve:
-            self._curve = key
+        drawn = self._drawn
+        if drawn is None or (
+            drawn.curve is not snapshot.curve or drawn.evals is not snapshot.evals
+        ):
+            self._drawn = snapshot
             self._draw(snapshot)
 
     def _line(self, snapshot: Snapshot) -> str:
@@ -135,7 +137,8 @@ class TrainingPanel:
             ticks = (low, math.sqrt(low * high), high) if high > 1.01 * low else (low,)
             dpg.set_axis_ticks("loss_y", tuple((f"{tick:.2g}", tick) for tick in ticks))
         dpg.set_value("psnr_train", [seconds, [p.psnr for p in curve]])
-        dpg.set_value("psnr_test", [[e.seconds for e in evals], [e.result.psnr for e in evals]])
+        held_out = [*snapshot.earlier, *((e.seconds, e.result.psnr) for e in evals)]
+        dpg.set_value("psnr_test", [[s for s, _ in held_out], [psnr for _, psnr in held_out]])
         for name in ("psnr", "loss"):
             dpg.fit_axis_data(f"{name}_x")
             dpg.fit_axis_data(f"{name}_y")

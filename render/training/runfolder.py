@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -142,6 +143,20 @@ class RunFolder:
             if len(cells) == len(COLUMNS) and cells[0].isdigit() and int(cells[0]) <= step:
                 kept.append(line)
         atomic_text(path, "\n".join(kept) + "\n")
+
+    def metrics(self) -> list[MetricsRow]:
+        """The whole lines of metrics.csv; none where it cannot be read."""
+        try:
+            text = (self.path / "metrics.csv").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        rows = []
+        for line in text.splitlines()[1:]:
+            cells = line.split(",")
+            with contextlib.suppress(ValueError, TypeError):  # torn, or edited by hand
+                values = [float(cell) if cell else None for cell in cells[1:]]
+                rows.append(MetricsRow(int(cells[0]), float(cells[1]), *values[1:]))
+        return rows
 
     def trained_seconds(self) -> float | None:
         """Seconds of training in the last line of metrics.csv; None when it does not say."""

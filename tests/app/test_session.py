@@ -259,3 +259,12 @@ def test_two_sessions_do_not_share_a_folder(options: Options) -> None:
     assert first.bench is not None and second.bench is not None
     assert first.bench.folder.path != second.bench.folder.path
     closed(first), closed(second)
+
+
+def test_resumed_run_shows_its_past(options: Options, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    closed(opened(replace(options, steps=12, eval_every="5", out=out), autostart=True))
+    session = opened(Options(resume=str(out)))
+    snapshot = closed(session)
+    assert [point.step for point in snapshot.curve] == [5, 10]
+    assert [seconds for seconds, _ in snapshot.earlier] == [p.seconds for p in snapshot.curve]
