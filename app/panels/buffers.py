@@ -21,7 +21,7 @@ BARS_HEIGHT = 58
 BY_HAND = "by hand"
 _RANGES = {"1 to 99 %": (1.0, 99.0), "5 to 95 %": (5.0, 95.0), "all": (0.0, 100.0)}
 _WHY = (
-    "K = how many of the nearest points make up each pixel. Pull it to 1 to see why one is not "
+    "K = how many points make up each pixel. Pull it to 1 to see why one is not "
     "enough. The bars say how good the picture of this camera is with each K."
 )
 
