@@ -259,6 +259,11 @@ class Desk:
         if self.session is not None:
             self.session.pause_while_moving = pause
 
+    def about_to_move(self) -> None:
+        """A mouse button is down on the picture."""
+        if self.session is not None:
+            self.session.hold()
+
     def when_done(self, future: Future[T], then: Callable[[T], None]) -> None:
         """Call ``then`` on the main thread with the result; an error becomes a message."""
         self._jobs.append((future, then))
@@ -293,7 +298,7 @@ class Desk:
         self.viewing.advance(dt)
         self._look(area, atlas)
         self._tidy_up()
-        return self.pictures.take() is not None
+        return self.pictures.take(self.viewing.moving) is not None
 
     def _tidy_up(self) -> None:
         """Let go of sessions that have ended, and of free memory while the camera stands."""

@@ -26,6 +26,7 @@ class Painter:
         self._painting: Painting | None = None
         self._error: str | None = None
         self._closed = False
+        self._idle = True  # no job waits or is being painted
         self._thread = threading.Thread(target=self._run, name="painter", daemon=True)
 
     def start(self) -> None:
@@ -35,12 +36,14 @@ class Painter:
     def submit(self, job: PaintJob) -> None:
         """Paint ``job``; a job that waits and was not begun is dropped for it."""
         with self._changed:
-            self._job = job
-            self._changed.notify()
+            self._job, self._idle = job, False
+            self._changed.notify_all()
 
-    def take(self) -> Painting | None:
-        """The newest painting, once."""
+    def take(self, wait: float = 0.0) -> Painting | None:
+        """The newest painting, once; waits so many seconds for one that is under way."""
         with self._changed:
+            if wait > 0:
+                self._changed.wait_for(lambda: self._painting is not None or self._idle, wait)
             painting, self._painting = self._painting, None
             return painting
 
@@ -71,6 +74,8 @@ class Painter:
                 paintbox = Paintbox()
             with self._changed:
                 self._painting, self._error = painting or self._painting, error
+                self._idle = self._job is None
+                self._changed.notify_all()
             if self._wake is not None and not self._closed:
                 self._wake()
 

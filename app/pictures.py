@@ -27,7 +27,8 @@ SWEEP_TIMES = 10  # the same, times the duration of a round
 STILL_SECONDS = 0.6  # that a picture may take when the camera stands, with automatic size
 TRAINING_SECONDS = 0.1  # the same while the model trains: the next move waits for it
 LARGEST = 2.0  # of automatic sizes, against the photographs
-AUTO_SECONDS = 0.06  # that a picture may take while the camera moves, with automatic size
+PAINT_SECONDS = 0.015  # that a frame waits for the painter while the camera moves
+AUTO_SECONDS = 0.035  # that a picture may take while the camera moves, with automatic size
 SMALLEST = 96  # px: height of a picture while moving; below it hardly anything is saved
 MOST_PIXELS = 1_500_000  # of a photograph that is compared pixel by pixel, with automatic size
 LARGEST_PIXELS = 4_000_000  # of any picture: it is uploaded in every frame
@@ -232,9 +233,12 @@ class Pictures:
                 PaintJob(self.latest, wish.look, wish.photo if same else None, *wish.atlas)
             )
 
-    def take(self) -> Painting | None:
-        """The newest painting, once."""
-        painting = self.painter.take()
+    def take(self, moving: bool = False) -> Painting | None:
+        """The newest painting, once.
+
+        While the camera moves a painting that is under way is waited for: a frame takes longer.
+        """
+        painting = self.painter.take(PAINT_SECONDS if moving else 0.0)
         if painting is None:
             return None
         number = painting.job.result.request.number

@@ -168,6 +168,13 @@ class Session:
         self._request.append(request)
         self._commands.put(_wake)
 
+    def hold(self) -> None:
+        """The camera is about to move: with ``pause_while_moving`` training waits for a moment.
+
+        The first picture then need not wait for a step, nor the window for the processor.
+        """
+        self._hold_until = time.monotonic() + HOLD_SECONDS
+
     def submit(self, job: Callable[[Workbench], T]) -> Future[T]:
         """Run ``job`` on the worker between two steps; its error goes to the future only."""
         future: Future[T] = Future()

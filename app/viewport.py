@@ -41,14 +41,22 @@ class Viewport:
 
     Args:
         on_layer: called with a layer number, 1 = nearest, when its thumbnail is clicked.
+        drag_position: where the mouse is while a button is down, see ``Native.drag_position``.
     """
 
-    def __init__(self, desk: Desk, theme: Theme, on_layer: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        theme: Theme,
+        on_layer: Callable[[int], None],
+        drag_position: Callable[[int], Sequence[float] | None],
+    ) -> None:
         self.desk, self.theme = desk, theme
         self.area = (640, 480)  # px, width and height
         self.atlas_area = (640, 120)
         self.pointed: tuple[int, int] | None = None  # picture pixel under the mouse
         self._on_layer = on_layer
+        self._drag_position = drag_position
         self._press: Press | None = None
         self._box = (0.0, 0.0, 1.0, 1.0)  # where the picture lies in the area: x, y, w, h
         self._last_click = (-1.0, (0.0, 0.0))
@@ -168,6 +176,8 @@ class Viewport:
         viewing = self.desk.viewing
         hovered = bool(dpg.is_item_hovered("view"))
         mouse = dpg.get_mouse_pos(local=False)
+        if self._press is not None:
+            mouse = self._drag_position(self._press.button) or mouse
         corner = dpg.get_item_rect_min("view")
         at = (mouse[0] - corner[0], mouse[1] - corner[1])
         self.pointed = self._pixel(at) if hovered or self._press else None
@@ -181,6 +191,8 @@ class Viewport:
             self._begin(at, hovered)
             return
         press = self._press
+        if not press.wipe:
+            self.desk.about_to_move()
         dx, dy = at[0] - press.last[0], at[1] - press.last[1]
         far = abs(at[0] - press.start[0]) + abs(at[1] - press.start[1])
         if far > CLICK_PIXELS and not press.moved:

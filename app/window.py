@@ -48,7 +48,8 @@ TITLE = "K-Buffers"
 PANEL_SECONDS = 0.1  # between two updates of the panels
 WATCHED_FPS = 30  # of frames, panels and --ui-state at least, where somebody waits for the state
 BUSY_FPS = 60  # while something moves
-IDLE_FPS = 12  # while nothing does; input ends the wait at once
+UPLOAD_FRAMES = 2  # until a new picture is on the screen, see app/texture.py
+IDLE_FPS = 4  # while nothing does; input ends the wait at once
 STATUS_HEIGHT = 26
 GAP = 6
 NARROWEST_PANEL, WIDEST_PANEL = 300, 640
@@ -95,6 +96,7 @@ class Window:
         self._panel_time = 0.0
         self._start = self._last = time.perf_counter()
         self._busy_until = 0.0
+        self._frames_due = 0  # that must not wait
         self._frame_ms = 0.0
         self._keys = KeyState()
         preview = None
@@ -145,7 +147,9 @@ class Window:
             popups.menu(self)
             with dpg.group(horizontal=True, tag="columns"):
                 with dpg.group(tag="left"):
-                    self.viewport = Viewport(desk, theme, desk.viewing.set_layer)
+                    self.viewport = Viewport(
+                        desk, theme, desk.viewing.set_layer, self.native.drag_position
+                    )
                 with dpg.child_window(tag=publish("panels"), border=False):
                     self._build_panels()
             dpg.add_text("", tag=publish("status"))
@@ -241,10 +245,15 @@ class Window:
     def frame(self) -> None:
         """Wait for something to happen, then one round of everything."""
         now = time.perf_counter()
-        fps = BUSY_FPS if now < self._busy_until else self._idle_fps
-        self.native.wait(max(0.0, self._last + 1 / fps - now))
+        busy = now < self._busy_until or self._frames_due > 0
+        fps = BUSY_FPS if busy else self._idle_fps
+        self._frames_due -= 1
+        rest = max(0.0, self._last + 1 / fps - now)
+        self.native.wait(rest)
         self.native.poll()
         start = time.perf_counter()
+        if start < now + rest:  # input: widgets answer a frame after it
+            self._frames_due = max(self._frames_due, 1)
         dt = min(start - self._last, 0.25)
         self._last = start
         desk, call = self.desk, self._guard.call
@@ -257,8 +266,10 @@ class Window:
         call(self.viewport.mouse)
         fresh = call(desk.tick, dt, self.viewport.area, self.viewport.tiles_area)
         call(self.viewport.update)
-        if self.viewport.busy or desk.viewing.moving or fresh or self._keys.held:
+        if self.viewport.busy or desk.viewing.moving or self._keys.held:
             self._busy_until = start + 0.3
+        if fresh:
+            self._frames_due = UPLOAD_FRAMES
         call(self.probe.point, self.viewport.pointed)
         said = desk.messages.collect()
         if said or start - self._panel_time > self._panel_seconds:

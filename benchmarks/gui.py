@@ -35,6 +35,7 @@ from rich.markdown import Markdown
 
 from benchmarks.screen import Stage, load, stage
 from render.scenes.pointcloud import read_point_cloud
+from tests.display import virtual_display
 from tests.driver import ROOT
 
 LEGO = ROOT / "assets" / "scenes" / "lego"
@@ -328,12 +329,14 @@ def wall(marks: list[tuple[int, float]], first: int, last: int) -> float:
 
 
 @contextmanager
-def _headless(arguments: list[str], folder: Path) -> Iterator[Callable[[], bool]]:
+def _running(arguments: list[str], folder: Path, display: str) -> Iterator[Callable[[], bool]]:
+    """The program as a user starts it: told to write its state it would draw more often."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "output.txt").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "main.py"), *arguments, "--headless"],
+            [sys.executable, str(ROOT / "main.py"), *arguments],
             cwd=folder,
+            env={**os.environ, "DISPLAY": display, "KBUFFERS_CONFIG": str(folder / "config")},
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -358,12 +361,12 @@ def measure_cost(options: Options, folder: Path) -> None:
             arguments = ["--scene", "lego", "--steps", str(options.steps + 400)]
             arguments += ["--eval-every", "never", "--out", str(work / "run")]
             if kind == "headless":
-                with _headless(arguments, work) as alive:
-                    marks = follow(metrics, options.steps, alive)
-            else:
-                with stage(arguments, work) as show:
-                    process = show.driver.process
-                    marks = follow(metrics, options.steps, lambda p=process: p.poll() is None)
+                arguments.append("--headless")
+            with (
+                virtual_display("1280x800") as display,
+                _running(arguments, work, display) as alive,
+            ):
+                marks = follow(metrics, options.steps, alive)
             times[kind].append([wall(marks, *part) for part in parts])
             print(f"{kind} {number + 1}: {times[kind][-1]}, load {load()}", file=sys.stderr)
     rows = []

@@ -102,6 +102,19 @@ class Native:
         scale = glfw.get_monitor_content_scale(monitor)[0] if monitor else 1.0
         return scale if 0.5 <= scale <= 8 else 1.0
 
+    def drag_position(self, button: int) -> tuple[float, float] | None:
+        """Where in the window the mouse is now while ``button`` (0 = left) is down, else None.
+
+        Dear PyGui tells it a frame later.
+        """
+        if sys.platform != "linux" or not (self.shared and self.window):
+            return None
+        import glfw
+
+        if glfw.get_mouse_button(self.window, button) != glfw.PRESS:
+            return None
+        return glfw.get_cursor_pos(self.window)
+
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than until the next input or :meth:`wake`."""
         if self.shared and self.window and seconds > 0:

@@ -49,7 +49,7 @@ class FakePainter:
     def submit(self, job: PaintJob) -> None:
         self.jobs.append(job)
 
-    def take(self) -> Painting | None:
+    def take(self, wait: float = 0.0) -> Painting | None:
         painting, self.done = self.done, None
         return painting
 

@@ -91,7 +91,10 @@ def test_open_refuses_what_is_no_run(tmp_path: Path) -> None:
 def test_metrics_come_back_as_they_were_written(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", exact=True)
     assert run.metrics() == []
-    rows = [MetricsRow(5, 1.5, 0.25, 20.0, steps_per_second=3.0), MetricsRow(9, 2.5, test_psnr=21.5)]
+    rows = [
+        MetricsRow(5, 1.5, 0.25, 20.0, steps_per_second=3.0),
+        MetricsRow(9, 2.5, test_psnr=21.5),
+    ]
     for row in rows:
         run.append_metrics(row)
     with (run.path / "metrics.csv").open("a") as file:
