@@ -34,7 +34,7 @@ from render.scenes.types import Scene
 
 T = TypeVar("T")
 
-TIDY_SECONDS = 20.0  # between two times that free memory is given back
+TIDY_SECONDS = 60.0  # between two times that free memory is given back
 CLOSE_SECONDS = 2.5  # that the window waits for checkpoints when it closes
 SAVE_SECONDS = 30.0  # the same for one that is being written
 _LOADED = (State.READY, State.RUNNING, State.PAUSED, State.FINISHED)

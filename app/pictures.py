@@ -22,13 +22,13 @@ from render.scenes.background import Background
 from render.scenes.types import View
 
 SETTLE_SECONDS = 0.2  # after the last move, before the sharp picture is asked for
-SWEEP_SECONDS = 8.0  # between two rounds over all K while the model trains, at least
+SWEEP_SECONDS = 20.0  # between two rounds over all K while the model trains, at least
 SWEEP_TIMES = 10  # the same, times the duration of a round
 STILL_SECONDS = 0.6  # that a picture may take when the camera stands, with automatic size
 TRAINING_SECONDS = 0.1  # the same while the model trains: the next move waits for it
 LARGEST = 2.0  # of automatic sizes, against the photographs
 PAINT_SECONDS = 0.015  # that a frame waits for the painter while the camera moves
-AUTO_SECONDS = 0.035  # that a picture may take while the camera moves, with automatic size
+AUTO_SECONDS = 0.06  # that a picture may take while the camera moves, with automatic size
 SMALLEST = 96  # px: height of a picture while moving; below it hardly anything is saved
 MOST_PIXELS = 1_500_000  # of a photograph that is compared pixel by pixel, with automatic size
 LARGEST_PIXELS = 4_000_000  # of any picture: it is uploaded in every frame

@@ -64,7 +64,7 @@ class Settings:
     font_scale: float = _number(1.0, 0.75, 2.5)
     recent: tuple[Recent, ...] = ()
     last_scene: str | None = None
-    view_share: float = _number(0.15, 0.01, 1.0)
+    view_share: float = _number(0.05, 0.01, 1.0)
     pause_while_moving: bool = True
     smoothing: float = _number(0.05, 0.0, 1.0)
     move_scale: float | None = _number(None, 0.1, 1.0)
