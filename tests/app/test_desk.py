@@ -111,7 +111,7 @@ def desk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Desk:
     FakeSession.made = []
     monkeypatch.setattr(app.desk, "Session", FakeSession)
     painter = SimpleNamespace(
-        error=None, start=lambda: None, take=lambda: None, submit=lambda job: None,
+        error=None, start=lambda: None, take=lambda wait=0.0: None, submit=lambda job: None,
         close=lambda seconds: True,
     )  # fmt: skip
     monkeypatch.setattr(app.desk, "Painter", lambda wake: painter)
