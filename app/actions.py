@@ -40,7 +40,7 @@ class Actions:
             "speed_up": lambda: self._speed(SPEED_STEP),
             "speed_down": lambda: self._speed(1 / SPEED_STEP),
             "focus": lambda: self._focus(window.viewport.pointed),
-            "reset_camera": self._reset,
+            "reset_camera": viewing.reset,
             "next_train": lambda: viewing.step_view("train", 1),
             "previous_train": lambda: viewing.step_view("train", -1),
             "next_test": lambda: viewing.step_view("test", 1),
@@ -92,10 +92,6 @@ class Actions:
         elif desk.scene is not None:
             desk.viewing.moved()
             desk.viewing.control.focus(desk.scene.bounds.center)
-
-    def _reset(self) -> None:
-        self.desk.viewing.moved()
-        self.desk.viewing.control.reset()
 
     def _preview(self) -> None:
         if self.desk.preview is None:

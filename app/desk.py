@@ -156,8 +156,7 @@ class Desk:
         coming.pause_while_moving = self.settings.pause_while_moving
         same_place = seen is not None and seen.path is not None and seen.path == scene.path
         self.viewing.enter(scene, snapshot.k or DEFAULT_K, keep_camera=same_place)
-        if self.preview is not None:
-            self.preview.set_cloud(scene.points, scene.background.color(), scene.up)
+        self.preview_scene()
         if scene.path is not None:
             kind = "scene" if scene.views else "cloud"
             self.settings.recent = self.settings.add_recent(scene.path, kind).recent
@@ -165,6 +164,12 @@ class Desk:
         if self.can_train:
             coming.start()
             threading.Thread(target=self._tell_of_earlier, name="earlier", daemon=True).start()
+
+    def preview_scene(self) -> None:
+        """The OpenGL preview shows the points of the scene (again)."""
+        scene = self.scene
+        if self.preview is not None and scene is not None:
+            self.preview.set_cloud(scene.points, scene.background.color(), scene.up)
 
     def _tell_of_earlier(self) -> None:
         """A thread of its own: there may be many runs to look through."""

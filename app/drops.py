@@ -101,10 +101,7 @@ class Drops:
         desk.pictures.forget()
         if desk.scene is not None:
             bounds, control = desk.scene.bounds, desk.viewing.control
-            if desk.preview is not None:
-                desk.preview.set_cloud(
-                    desk.scene.points, desk.scene.background.color(), desk.scene.up
-                )
+            desk.preview_scene()
             desk.viewing.enter(desk.scene, desk.viewing.trained_k, keep_camera=True)
             if float((control.pivot - bounds.center).norm()) > 3 * bounds.radius:
                 desk.viewing.enter(desk.scene, desk.viewing.trained_k, keep_camera=False)

@@ -28,6 +28,8 @@ _SPLIT_COLORS: dict[str, Color] = {
 _AXES: tuple[Color, ...] = ((235, 90, 80, 255), (90, 200, 100, 255), (90, 140, 255, 255))
 _PYRAMID = (0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2)  # tip 0 and base 1 to 4 in one line
 
+Box = tuple[float, float, float, float]  # x, y, width and height of the picture in the view
+
 
 class Overlay:
     """Draws into the layers of the view's drawlist; knows where each camera was drawn."""
@@ -50,7 +52,7 @@ class Overlay:
 
     def draw(
         self,
-        box: tuple[float, float, float, float],
+        box: Box,
         area: tuple[int, int],
         pointed: tuple[int, int] | None,
         pressed: bool,
@@ -67,7 +69,7 @@ class Overlay:
         self._draw_labels(box, area, pointed, pressed)
 
     # ------------------------------------------------------------------ in the scene
-    def _draw_space(self, box: tuple[float, float, float, float]) -> None:
+    def _draw_space(self, box: Box) -> None:
         desk = self.desk
         settings, scene, shown = desk.settings, desk.scene, desk.pictures.shown
         if shown is None or scene is None or not (settings.show_frusta or settings.show_grid):
@@ -113,7 +115,7 @@ class Overlay:
             )
             self._places.append((*places[i][0], index))
 
-    def _draw_grid(self, camera: Camera, box: tuple[float, float, float, float]) -> None:
+    def _draw_grid(self, camera: Camera, box: Box) -> None:
         """A grid on the ground below the scene, and the axes of the world at its centre."""
         scene = self.desk.scene
         assert scene is not None
@@ -139,7 +141,7 @@ class Overlay:
         self,
         camera: Camera,
         ends: Tensor,
-        box: tuple[float, float, float, float],
+        box: Box,
         color: Color | tuple[int, ...],
         thickness: int,
     ) -> None:
@@ -150,9 +152,7 @@ class Overlay:
             )
 
     @staticmethod
-    def _project(
-        camera: Camera, points: Tensor, box: tuple[float, float, float, float]
-    ) -> list[tuple[float, float]] | None:
+    def _project(camera: Camera, points: Tensor, box: Box) -> list[tuple[float, float]] | None:
         """Places [N] in the view of points [N, 3], or None when one is behind the camera."""
         uv, z = camera.project(points)
         if bool((z <= 1e-9).any()):
@@ -167,7 +167,7 @@ class Overlay:
     # ------------------------------------------------------------------ on the picture
     def _draw_labels(
         self,
-        box: tuple[float, float, float, float],
+        box: Box,
         area: tuple[int, int],
         pointed: tuple[int, int] | None,
         pressed: bool,

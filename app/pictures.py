@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.look import Look
 from app.painter import Painter, Painting, PaintJob
@@ -117,12 +117,8 @@ class Pictures:
         moving = now - self._last_move < SETTLE_SECONDS
         camera = self.sized(wish, moving)
         ks, inspect = wish.look.needs()
-        if moving and wish.look.needs()[0]:  # thumbnails can wait until the camera stands
-            inspect = tuple(
-                k
-                for k in inspect
-                if any(side.needs_inside and side.k == k for side in wish.look.sides)
-            )
+        if moving and ks:  # thumbnails can wait until the camera stands
+            ks, inspect = replace(wish.look, atlas=False).needs()
         signature = (
             camera.world_to_camera.numpy().tobytes(),
             camera.K.numpy().tobytes(),

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
-from app.shortcuts import help_rows
+from app.shortcuts import chord, help_rows
 from app.theme import Theme
 from app.widgets import button, publish, set_text
 
@@ -54,14 +55,14 @@ def menu(window: Window) -> None:
     def item(label: str, action: str) -> None:
         tag = publish(f"menu_{action}")
         dpg.add_menu_item(
-            label=label, tag=tag, shortcut=_chord(action), callback=lambda: actions.run(action)
+            label=label, tag=tag, shortcut=chord(action), callback=lambda: actions.run(action)
         )
 
     with dpg.menu_bar():
         with dpg.menu(label="File", tag=publish("menu_file")):
             item("Open file ...", "open")
             dpg.add_menu_item(label="Open folder ...", callback=window.open_folder)
-            dpg.add_menu_item(label="Resume last run", callback=lambda: desk.resume_last())
+            dpg.add_menu_item(label="Resume last run", callback=desk.resume_last)
             dpg.add_separator()
             item("Save checkpoint", "save")
             item("Screenshot", "screenshot")
@@ -93,12 +94,6 @@ def menu(window: Window) -> None:
                     )
         with dpg.menu(label="Help", tag=publish("menu_help_menu")):
             item("Keys and mouse", "help")
-
-
-def _chord(action: str) -> str:
-    from app.shortcuts import SHORTCUTS
-
-    return next((s.keys[0] for s in SHORTCUTS if s.action == action), "")
 
 
 def confirm(theme: Theme, title: str, question: str, yes: Callable[[], None]) -> None:
@@ -201,20 +196,26 @@ def _middle(theme: Theme, width: int, height: int) -> tuple[int, int]:
     )
 
 
+def _plate(tag: str, **more: bool) -> AbstractContextManager[int | str]:
+    """A hidden window without a frame that lies over the picture."""
+    plate: Any = dpg.window(
+        tag=publish(tag),
+        show=False,
+        no_title_bar=True,
+        no_resize=True,
+        autosize=True,
+        no_saved_settings=True,
+        **more,  # pyright: ignore[reportArgumentType] - only flags
+    )
+    return plate
+
+
 class CloudCard:
     """Asks what to do with a dropped point cloud; lies over the picture."""
 
     def __init__(self, desk: Desk, theme: Theme) -> None:
         self.desk, self.theme = desk, theme
-        with dpg.window(
-            tag=publish("card"),
-            show=False,
-            no_title_bar=True,
-            no_resize=True,
-            no_move=True,
-            autosize=True,
-            no_saved_settings=True,
-        ):
+        with _plate("card", no_move=True):
             dpg.bind_item_font(dpg.add_text("", tag=publish("card_title")), theme.bold)
             dpg.add_text("", tag=publish("card_text"), wrap=theme.px(520))
             with dpg.group(horizontal=True):
@@ -254,15 +255,8 @@ class Welcome:
     def __init__(self, window: Window) -> None:
         self.window, self.theme = window, window.theme
         self._made = False
-        dpg.add_window(
-            tag=publish("welcome"),
-            show=False,
-            no_title_bar=True,
-            no_resize=True,
-            no_move=True,
-            autosize=True,
-            no_saved_settings=True,
-        )
+        with _plate("welcome", no_move=True):
+            pass  # filled when it is first shown
 
     def update(self) -> None:
         """Show it while nothing is open or opening."""
@@ -326,14 +320,7 @@ class ErrorPopup:
 
     def __init__(self, desk: Desk, theme: Theme) -> None:
         self.desk, self.theme = desk, theme
-        with dpg.window(
-            tag=publish("error"),
-            show=False,
-            no_title_bar=True,
-            no_resize=True,
-            autosize=True,
-            no_saved_settings=True,
-        ):
+        with _plate("error"):
             dpg.bind_item_font(theme.tint(dpg.add_text("That did not work"), "bad"), theme.bold)
             dpg.add_text("", tag=publish("error_text"), wrap=theme.px(520))
             with dpg.group(horizontal=True):

@@ -191,10 +191,14 @@ class KeyState:
         return pressed
 
 
+def chord(action: str) -> str:
+    """The first keys of an action: "Ctrl+S"."""
+    return _BY_ACTION[action].keys[0]
+
+
 def tooltip(action: str) -> str:
     """What an action does and its first key: "Start or pause training (T)"."""
-    shortcut = _BY_ACTION[action]
-    return f"{shortcut.label} ({shortcut.keys[0]})"
+    return f"{_BY_ACTION[action].label} ({chord(action)})"
 
 
 def help_rows() -> list[tuple[str, str, str]]:

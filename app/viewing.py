@@ -146,6 +146,11 @@ class Viewing:
         if self.look.other is not None and self.look.other.source != "model":
             self.look = replace(self.look, other=None)
 
+    def reset(self) -> None:
+        """Back to the start camera, which sees the whole scene."""
+        self.moved()
+        self.control.reset()
+
     def go_to_view(self, index: int, *, smooth: bool = True) -> None:
         """Look through the camera of photograph ``index``."""
         if self.scene is not None:

@@ -88,6 +88,26 @@ def button(
     return tag
 
 
+def layer_slider(tag: str, act: Callable[[int], Any], width: int = -1) -> None:
+    """A slider of layers, from 1 to what the model has (set later)."""
+    dpg.add_slider_int(
+        tag=takes_text(publish(tag)),
+        min_value=1,
+        max_value=8,
+        default_value=8,
+        width=width,
+        clamped=True,
+        callback=lambda sender, value: act(value),
+    )
+
+
+def set_layer_slider(tag: str, value: int, most: int) -> None:
+    """Show ``value`` of ``most``, unless the user is just dragging it."""
+    dpg.configure_item(tag, max_value=most)
+    if not dpg.is_item_active(tag):
+        dpg.set_value(tag, value)
+
+
 def set_text(tag: str | int, text: str) -> None:
     """Change a text only where it differs: cheap enough for every frame."""
     if dpg.get_value(tag) != text:

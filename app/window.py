@@ -229,7 +229,7 @@ class Window:
         dpg.set_viewport_clear_color(list(self.theme.palette.window))
 
     def set_font_scale(self, scale: float) -> None:
-        """Size of texts and controls; texts at once, spacing with the next start."""
+        """Size of texts and controls, from the next start on."""
         self.settings.font_scale = scale
         self.desk.messages.add("The new size counts from the next start of the program.")
 

@@ -15,7 +15,16 @@ from app.look import MODE_INFO, MODES
 from app.shortcuts import tooltip
 from app.snapshot import Sweep
 from app.theme import Theme
-from app.widgets import button, heading, hint, publish, set_text, takes_text
+from app.widgets import (
+    button,
+    heading,
+    hint,
+    layer_slider,
+    publish,
+    set_layer_slider,
+    set_text,
+    takes_text,
+)
 
 BARS_HEIGHT = 58
 BY_HAND = "by hand"
@@ -42,15 +51,7 @@ class BuffersPanel:
             theme.tint(dpg.add_text("", tag=publish("buffers_line")), "faint")
         with dpg.group(horizontal=True, xoffset=px(48)):
             dpg.add_text("K")
-            dpg.add_slider_int(
-                tag=takes_text(publish("k")),
-                min_value=1,
-                max_value=8,
-                default_value=8,
-                width=-1,
-                clamped=True,
-                callback=lambda s, v: desk.viewing.set_k(v),
-            )
+            layer_slider("k", desk.viewing.set_k)
             hint("k", f"{_WHY} {tooltip('k_more')}")
         with dpg.drawlist(width, px(BARS_HEIGHT), tag=publish("k_bars")):
             pass
@@ -70,15 +71,7 @@ class BuffersPanel:
                     )
         with dpg.group(horizontal=True, xoffset=px(48)):
             dpg.add_text("Layer")
-            dpg.add_slider_int(
-                tag=takes_text(publish("layer")),
-                min_value=1,
-                max_value=8,
-                default_value=1,
-                width=-1,
-                clamped=True,
-                callback=lambda s, v: desk.viewing.set_layer(v),
-            )
+            layer_slider("layer", desk.viewing.set_layer)
             hint("layer", f"1 is the nearest. {tooltip('layer_next')}")
         with dpg.group(horizontal=True, xoffset=px(48)):
             dpg.add_text("Depth")
@@ -116,12 +109,8 @@ class BuffersPanel:
         desk = self.desk
         look, k = desk.viewing.look, desk.viewing.trained_k
         main = look.main
-        dpg.configure_item("k", max_value=k)
-        dpg.configure_item("layer", max_value=main.k)
-        if not dpg.is_item_active("k"):
-            dpg.set_value("k", main.k)
-        if not dpg.is_item_active("layer"):
-            dpg.set_value("layer", main.layer)
+        set_layer_slider("k", main.k, k)
+        set_layer_slider("layer", main.layer, main.k)
         for info in MODES:
             chosen = main.source == "model" and main.mode == info.mode
             self.theme.choose(f"mode_{info.mode}", chosen)

@@ -54,7 +54,7 @@ class CameraPanel:
             )
         theme.tint(dpg.add_text("", tag=publish("camera_line")), "faint")
         with dpg.group(horizontal=True):
-            button("Reset", "reset_camera", self._reset, shortcut="reset_camera")
+            button("Reset", "reset_camera", viewing.reset, shortcut="reset_camera")
             dpg.add_checkbox(
                 label="Cameras",
                 tag=publish("frusta"),
@@ -166,10 +166,6 @@ class CameraPanel:
             dpg.set_value("fov", math.degrees(viewing.control.fov_y))
         dpg.set_value("frusta", self.desk.settings.show_frusta)
         dpg.set_value("grid", self.desk.settings.show_grid)
-
-    def _reset(self) -> None:
-        self.desk.viewing.moved()
-        self.desk.viewing.control.reset()
 
     def _frusta(self, sender: object, on: bool) -> None:
         self.desk.settings.show_frusta = on

@@ -13,7 +13,7 @@ import dearpygui.dearpygui as dpg
 from app.desk import Desk
 from app.look import MODES, Side, Source
 from app.theme import Theme
-from app.widgets import button, publish, takes_text
+from app.widgets import button, layer_slider, publish, set_layer_slider
 
 _SOURCES: dict[str, Source] = {"model": "model", "photo": "photo", "difference": "difference"}
 assert set(_SOURCES.values()) == set(get_args(Source))
@@ -60,23 +60,9 @@ class ComparePanel:
                 )
             with dpg.group(horizontal=True):
                 dpg.add_text("K")
-                dpg.add_slider_int(
-                    tag=takes_text(publish("other_k")),
-                    min_value=1,
-                    max_value=8,
-                    width=theme.px(110),
-                    clamped=True,
-                    callback=lambda s, v: self._other(k=v),
-                )
+                layer_slider("other_k", lambda k: self._other(k=k), theme.px(110))
                 dpg.add_text("Layer")
-                dpg.add_slider_int(
-                    tag=takes_text(publish("other_layer")),
-                    min_value=1,
-                    max_value=8,
-                    width=-1,
-                    clamped=True,
-                    callback=lambda s, v: self._other(layer=v),
-                )
+                layer_slider("other_layer", lambda layer: self._other(layer=layer))
 
     def update(self) -> None:
         look = self.desk.viewing.look
@@ -87,13 +73,10 @@ class ComparePanel:
         dpg.configure_item("wipe_sides", show=other is not None)
         if other is None:
             return
-        k = self.desk.viewing.trained_k
         dpg.set_value("other_source", other.source)
         dpg.set_value("other_mode", _LABELS[other.mode])
-        for tag, value, most in (("other_k", other.k, k), ("other_layer", other.layer, other.k)):
-            dpg.configure_item(tag, max_value=most)
-            if not dpg.is_item_active(tag):
-                dpg.set_value(tag, value)
+        set_layer_slider("other_k", other.k, self.desk.viewing.trained_k)
+        set_layer_slider("other_layer", other.layer, other.k)
 
     def _other(self, **changes: object) -> None:
         viewing = self.desk.viewing

@@ -48,6 +48,10 @@ class FakeDesk:
     def open(self, options: Options) -> None:
         self.done.append(("open", options))
 
+    def preview_scene(self) -> None:
+        assert self.scene is not None and self.scene.points is not None
+        self.preview.set_cloud(self.scene.points)
+
     def restart(self, **changes: Any) -> None:
         self.done.append(("restart", changes))
 
