@@ -92,7 +92,7 @@ def _kernels() -> str:
     from render.kbuffer import build
     from render.kbuffer.rasterize import backend_name
 
-    lines = [f"{name}: {build.status(name)}" for name in ("kb_cpu", "gs_cpu")]
+    lines = [f"{name}: {build.status(name)}" for name in ("kb_cpu", "gs_cpu", "kfn_cpu")]
     return "\n".join([f"points by {backend_name()}", *lines])
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from render.methods.kbuffer import fusion as module
-from render.methods.kbuffer.fusion import ALIGN, Fusion, Gate, fold, unfold, visible_box
+from render.methods.kbuffer.fusion import ALIGN, Fusion, fold, unfold, visible_box
+from render.nets.gate import Gate
 from tests.methods.glass_ball import SMALL, glass_ball, make
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,19 +44,19 @@ def test_before_training_the_picture_is_the_composite(size: tuple[int, int], k: 
 
 def test_before_training_every_gate_is_one() -> None:
     layers = inputs(6, 4)[0]
-    fused, gates = network(awake=False).gate(layers)
-    assert torch.equal(gates, torch.ones(6, 4, K))
-    torch.testing.assert_close(fused, layers.sum(2))
+    gate = network(awake=False).gate
+    assert torch.equal(gate.gates(layers), torch.ones(6, 4, K))
+    torch.testing.assert_close(gate(layers), layers.sum(2))
 
 
 def test_gates_lie_between_zero_and_two_and_see_all_layers() -> None:
-    gate = Gate(K, F, 16)
+    gate = Gate(K, F)
     torch.nn.init.normal_(gate.gate.weight, generator=torch.Generator().manual_seed(1))
     layers = inputs(6, 4)[0]
-    before = gate(layers)[1].detach()
+    before = gate.gates(layers).detach()
     assert 0 < float(before.min()) < 0.9 and 1.1 < float(before.max()) < 2
     layers[..., K - 1, :] += 3  # the last layer changes the gate of the first
-    assert not torch.equal(gate(layers)[1][..., 0], before[..., 0])
+    assert not torch.equal(gate.gates(layers)[..., 0], before[..., 0])
 
 
 @pytest.mark.parametrize("size", SIZES)

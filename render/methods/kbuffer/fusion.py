@@ -13,24 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from render.nets.gate import Gate
+
 ALIGN = 4  # px: pixels are folded two by two, and the U-Net halves once
-GATE_WIDTH = 16
-
-
-class Gate(nn.Module):
-    """KFN: weighs the layers of each pixel by looking at all of them. Gates lie in (0, 2)."""
-
-    def __init__(self, k: int, features: int, width: int) -> None:
-        super().__init__()
-        self.mix = nn.Linear(k * features, width)
-        self.gate = nn.Linear(width, k)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.zeros_(self.gate.bias)
-
-    def forward(self, layers: Tensor) -> tuple[Tensor, Tensor]:
-        """Layers [h, w, K, F] -> fused [h, w, F] and gates [h, w, K]."""
-        gates = 2 * torch.sigmoid(self.gate(F.relu(self.mix(layers.flatten(2)))))
-        return (layers * gates[..., None]).sum(2), gates
 
 
 class Fusion(nn.Module):
@@ -45,8 +30,7 @@ class Fusion(nn.Module):
 
     def __init__(self, k: int, features: int, width: int) -> None:
         super().__init__()
-        self.k = k
-        self.gate = Gate(k, features, GATE_WIDTH)
+        self.gate = Gate(k, features)
         self.enter = nn.Conv2d(4 * (features + 4), width, 3, padding=1)
         self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.wide = nn.Conv2d(width, width, 3, padding=1)
@@ -73,9 +57,7 @@ class Fusion(nn.Module):
             box = (slice(y0, y1), slice(x0, x1))
             layers, inside, alpha = layers[box], rgb[box], alpha[box]  # [h, w, ...]
         a = alpha[..., None]
-        if layers.shape[2] < self.k:
-            layers = F.pad(layers, (0, 0, 0, self.k - layers.shape[2]))
-        fused, _ = self.gate(layers)
+        fused = self.gate(layers)  # [h, w, F]
         correction = self._unet(torch.cat([fused, inside, a], -1))  # [h, w, 3]
         return rgb + F.pad(correction * a, (0, 0, x0, w - x1, y0, h - y1))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from render.camera import Camera
 from render.errors import UserError
 from render.kbuffer.gaussians import MAX_LAYERS, Layers, Projected, splat, splat_layers
+from render.memory import REMEDY, check_room, training_bytes
 from render.methods.base import Inspection, Method, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.cloud import NAMES, Cloud
 from render.methods.kbuffer.fusion import Fusion
@@ -62,6 +63,8 @@ class KBufferMethod(Method):
         size = max((v.camera.width * v.camera.height for v in self.views), default=256 * 256)
         count = options.points or default_count(size)
         self.limit = int(count * options.growth)
+        needed = training_bytes(self.limit, min(size, options.max_pixels), options.k)
+        check_room(f"{scene.name}, training up to {self.limit:,} Gaussians", needed, REMEDY, device)
         volume = scene.points.fills_volume
         self.lr_means = options.volume_lr_means if volume else options.surface_lr_means
         self.cloud = Cloud.from_points(scene.points, count, self.radius, options, device, generator)
@@ -186,8 +189,9 @@ class KBufferMethod(Method):
 
     def _rendered(self, layers: Layers, background: Tensor) -> Render:
         rgb = self._picture(layers, background.to(self.device))
-        weight = shares(layers)
-        depth = (weight * layers.kbuffer.depth).sum(-1) / layers.alpha.clamp(min=1e-6)
+        weight = layers.kbuffer.weight
+        assert weight is not None
+        depth = torch.linalg.vecdot(weight, layers.kbuffer.depth) / weight.sum(-1).clamp(min=1e-12)
         return Render(rgb.clamp(0, 1), layers.alpha, depth)
 
     @torch.no_grad()
