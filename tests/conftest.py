@@ -20,3 +20,12 @@ def _thread_counts() -> Iterator[None]:
     yield
     torch.set_num_threads(before)
     set_kernel_threads(None)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For pictures and networks so small that threads only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+    yield  # `_thread_counts` undoes it

@@ -10,6 +10,7 @@ from render.methods.base import Method
 # name -> "module:class"; modules load on demand, so an optional package never blocks the others.
 _METHODS = {
     "kbuffer": "render.methods.kbuffer:KBufferMethod",
+    "gaussians": "render.methods.gaussians:GaussiansMethod",
     "bpcr": "render.methods.npf:Bpcr",
     "frepcr": "render.methods.npf:Frepcr",
 }

@@ -13,15 +13,6 @@ from render.methods.kbuffer import KBufferMethod
 from tests.methods.glass_ball import SMALL, Grown, assert_same, glass_ball, trained
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Pictures and networks are so small here that threads only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def grown() -> Iterator[Grown]:
     """`kbuffer` after 150 steps on a volume of points. Tests must leave it as it is."""

@@ -12,8 +12,8 @@ import torch
 from render.camera import Camera
 from render.errors import UserError
 from render.methods import method_class
+from render.methods import splatting as method_module
 from render.methods.kbuffer import KBufferMethod, KBufferOptions
-from render.methods.kbuffer import method as method_module
 from render.scenes.background import Background
 from render.scenes.load import load_scene
 from render.training.trainer import Trainer
@@ -168,7 +168,7 @@ def test_pictures_grow_and_layers_are_dropped(monkeypatch: pytest.MonkeyPatch) -
 
     layers = KBufferMethod._layers
     monkeypatch.setattr(KBufferMethod, "_layers", spy)
-    monkeypatch.setattr("render.methods.kbuffer.targets.SMALLEST_SIDE", 8)
+    monkeypatch.setattr("render.methods.targets.SMALLEST_SIDE", 8)
     monkeypatch.setattr(method_module, "content_box", lambda view: (0.0, 1.0, 0.0, 1.0))
     trained(80, replace(SMALL, coarse_steps=10, network_from=30, layer_dropout=0.5))
     assert [w for w, _ in seen] == [8] * 10 + [16] * 10 + [32] * 60

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.kbuffer import gaussians
-from render.methods.kbuffer import method as method_module
+from render.methods import splatting as method_module
 from render.methods.kbuffer.method import KBufferMethod
-from render.methods.kbuffer.targets import training_window
+from render.methods.targets import training_window
 from render.training.losses import l1
 from render.training.sampler import ViewSampler
 from tests.methods.glass_ball import SMALL, WHITE, glass_ball, run, trained
@@ -112,12 +112,13 @@ def test_blame_adds_up_and_starts_anew_after_each_refinement() -> None:
         run(trainer, 1)
         assert method._probe is not None and method._probe.grad is not None
         expected += method._probe.grad
-    assert torch.equal(torch.stack([method.blame.error, method.blame.share], 1), expected)
-    sums = [float(method.blame.share.sum())]
+    blame = lambda: method.densifier.blame  # noqa: E731 - a new one after each refinement
+    assert torch.equal(torch.stack([blame().error, blame().share], 1), expected)
+    sums = [float(blame().share.sum())]
     for _ in range(7):
         run(trainer, 1)
-        sums.append(float(method.blame.share.sum()))
-        assert method.blame.error.shape == method.blame.share.shape == (len(method.cloud),)
+        sums.append(float(blame().share.sum()))
+        assert blame().error.shape == blame().share.shape == (len(method.cloud),)
     assert sums[0] > 0 and sums[1] == sums[4] == 0  # after steps 4 and 7
     assert 0 < sums[2] < sums[3] and sums[5] > 0
     assert sums[5:] == [sums[5]] * 3  # nothing is collected from refine_until on

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from render.methods.kbuffer import targets
+from render.methods import targets
 from render.methods.kbuffer.method import KBufferMethod
 from render.scenes.background import Background
 from render.scenes.types import Scene

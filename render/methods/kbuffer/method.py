@@ -13,20 +13,12 @@ import torch
 from torch import Tensor
 
 from render.camera import Camera
-from render.errors import UserError
-from render.kbuffer.gaussians import MAX_LAYERS, Layers, Projected, splat, splat_layers
-from render.memory import REMEDY, check_room, training_bytes
-from render.methods.base import Inspection, Method, MethodOptions, Render, StepOutput
-from render.methods.kbuffer.cloud import NAMES, Cloud
-from render.methods.kbuffer.fusion import Fusion
+from render.gaussians.densify.blame import BlameDensifier, BlameOptions
+from render.kbuffer.gaussians import Layers, Projected, splat, splat_layers
+from render.methods.base import Inspection, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.options import KBufferOptions
-from render.methods.kbuffer.refine import Blame, refine
-from render.methods.kbuffer.targets import (
-    coarse_view,
-    content_box,
-    halvings,
-    training_window,
-)
+from render.methods.splatting import SplattingMethod, mean_depth, shares
+from render.nets.fusion import Fusion
 from render.scenes.types import Scene
 from render.training.losses import dssim, l1
 from render.training.sampler import ViewSampler
@@ -35,13 +27,11 @@ from render.training.stages import stage
 SMALLEST_SSIM = 11  # px: the window of SSIM must fit
 
 
-class KBufferMethod(Method):
+class KBufferMethod(SplattingMethod):
     """See the module's text; options in :class:`KBufferOptions`."""
 
     name: ClassVar[str] = "kbuffer"
     Options: ClassVar[type[MethodOptions]] = KBufferOptions
-    gpu_ready: ClassVar[bool] = False  # the Gaussian kernels have no CUDA build yet
-    small_operations: ClassVar[bool] = True
     options: KBufferOptions
 
     def __init__(
@@ -52,60 +42,33 @@ class KBufferMethod(Method):
         generator: torch.Generator,
     ) -> None:
         assert isinstance(options, KBufferOptions)
-        self.options, self.device = options, device
-        self.views, self.background = scene.split("train"), scene.background
-        self._boxes: list[tuple[float, float, float, float] | None] = [None] * len(self.views)
-        check(options)
-        if scene.points is None:
-            raise UserError(f"{scene.name}: the method kbuffer needs points, found none.")
-        self.radius = float(scene.bounds.radius)
-        self.near = max(0.01 * self.radius, 0.2 * scene.bounds.near)
-        size = max((v.camera.width * v.camera.height for v in self.views), default=256 * 256)
-        count = options.points or default_count(size)
-        self.limit = int(count * options.growth)
-        needed = training_bytes(self.limit, min(size, options.max_pixels), options.k)
-        check_room(f"{scene.name}, training up to {self.limit:,} Gaussians", needed, REMEDY, device)
-        volume = scene.points.fills_volume
-        self.lr_means = options.volume_lr_means if volume else options.surface_lr_means
-        self.cloud = Cloud.from_points(scene.points, count, self.radius, options, device, generator)
+        super().__init__(options, scene, device, generator, options.features)
         self.fusion: Fusion | None = None
         if options.network:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
                 self.fusion = Fusion(options.k, options.features, options.width).to(device)
-        self.blame = Blame(len(self.cloud), device)
+        self.densifier = self._densifier()
         self._probe: Tensor | None = None
         self.network_on = False
 
+    def _densifier(self) -> BlameDensifier:
+        o = self.options
+        steps = {"first": o.refine_from, "every": o.refine_every, "last": o.refine_until}
+        blame = BlameOptions(**steps, share=o.refine_share, limit=self.limit)
+        return BlameDensifier(blame, len(self.cloud), self.device)
+
     # ------------------------------------------------------------------ training
     def parameter_groups(self) -> list[dict[str, Any]]:
-        rates = self.learning_rates(0)
-        groups = [
-            {"name": name, "params": [getattr(self.cloud, name)], "lr": rates[name]}
-            for name in NAMES
-        ]
+        groups = super().parameter_groups()
         if self.fusion is not None:
             params = list(self.fusion.parameters())
             groups.append({"name": "network", "params": params, "lr": 0.0, "eps": 1e-8})
         return groups
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        o = self.options
-        fast = 1 / (1 + step / o.half_life)
-        slow = 1 / (1 + step / o.slow_half_life)
-        return {
-            "means": self.lr_means * self.radius * fast,
-            "log_scales": o.lr_scales * slow,
-            "quats": o.lr_quats * slow,
-            "logits": o.lr_logits * slow,
-            "sh0": o.lr_colors * slow,
-            "sh_rest": o.lr_colors / 10 * slow,
-            "features": o.lr_colors * slow,
-            "network": o.lr_network * slow,
-        }
-
-    def loss_weights(self, step: int) -> dict[str, float]:
-        return {"l1": 1 - self.options.ssim, "ssim": self.options.ssim}
+        slow = 1 / (1 + step / self.options.slow_half_life)
+        return super().learning_rates(step) | {"network": self.options.lr_network * slow}
 
     def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
         o = self.options
@@ -124,45 +87,26 @@ class KBufferMethod(Method):
         with stage("loss"):
             error = (rgb - target).detach()
             # The probe channels are zero everywhere, so this adds nothing to the loss; its gradient
-            # is each Gaussian's share of the absolute error and of the picture (see refine.py).
+            # is each Gaussian's share of the absolute error and of the picture: the blame.
             probe = (layers.image[..., 3] * error.abs().mean(-1) + layers.image[..., 4]).sum()
             terms = {"l1": l1(rgb, target)}
             if o.ssim > 0 and min(target.shape[:2]) >= SMALLEST_SSIM:
                 terms["ssim"] = dssim(rgb, target)
             return StepOutput(terms, mse=float(error.square().mean()), probe=probe)
 
-    def _draw(
-        self, step: int, index: int, background: Tensor, generator: torch.Generator
-    ) -> tuple[Camera, Tensor]:
-        """Camera and photograph [H, W, 3] of what a step learns from the view at ``index``."""
-        view = self.views[index]
-        halved = halvings(view.camera.width, view.camera.height)
-        level = max(0, halved - step // max(1, self.options.coarse_steps))
-        camera, target = coarse_view(view, level, background)
-        box = self._boxes[index]
-        if box is None:
-            box = self._boxes[index] = content_box(view)
-        return training_window(camera, target, box, self.options.max_pixels, generator)
-
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> None:
-        o = self.options
-        if step >= o.refine_until:
+        if step >= self.options.refine_until:
             return
         assert self._probe is not None and self._probe.grad is not None
-        self.blame.add(self._probe.grad)
-        if step >= o.refine_from and (step - o.refine_from) % o.refine_every == 0:
-            refine(self.cloud, self.blame, o.refine_share, self.limit, optimizer, generator)
-            self.blame = Blame(len(self.cloud), self.device)
+        self.densifier.blame.add(self._probe.grad)
+        self._note(self.densifier.after_step(step, self.cloud, optimizer, generator))
 
     def _layers(self, camera: Camera, k: int, probe: Tensor | None = None) -> Layers:
         """K layers of a camera, see :meth:`_splat`."""
         with stage("rasterise"):
             return self._splat(self._project(camera), camera, k, probe)
-
-    def _project(self, camera: Camera) -> Projected:
-        return self.cloud.project(camera, self.near, self.options.antialias)
 
     def _splat(
         self, projected: Projected, camera: Camera, k: int, probe: Tensor | None = None
@@ -189,10 +133,7 @@ class KBufferMethod(Method):
 
     def _rendered(self, layers: Layers, background: Tensor) -> Render:
         rgb = self._picture(layers, background.to(self.device))
-        weight = layers.kbuffer.weight
-        assert weight is not None
-        depth = torch.linalg.vecdot(weight, layers.kbuffer.depth) / weight.sum(-1).clamp(min=1e-12)
-        return Render(rgb.clamp(0, 1), layers.alpha, depth)
+        return Render(rgb.clamp(0, 1), layers.alpha, mean_depth(layers.kbuffer))
 
     @torch.no_grad()
     def render_all(self, camera: Camera, background: Tensor) -> Render:
@@ -229,16 +170,13 @@ class KBufferMethod(Method):
         extra = {} if self.fusion is None else {"features": features}
         return Inspection(kbuffer, color, shares(layers), features.norm(dim=-1), extra)
 
-    def _clip(self, k: int | None) -> int:
-        return self.options.k if k is None else max(1, min(k, self.options.k))
-
     # ------------------------------------------------------------------ state
     def state_dict(self) -> dict[str, Any]:
         return {
             "cloud": {name: t.detach() for name, t in self.cloud.tensors().items()},
             "fusion": self.fusion.state_dict() if self.fusion is not None else None,
             "network_on": self.network_on,
-            "blame": {"error": self.blame.error, "share": self.blame.share},
+            "blame": self.densifier.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -246,31 +184,9 @@ class KBufferMethod(Method):
         if self.fusion is not None:
             self.fusion.load_state_dict(state["fusion"])
         self.network_on = bool(state["network_on"])
-        self.blame = Blame(len(self.cloud), self.device)
-        self.blame.error.copy_(state["blame"]["error"])
-        self.blame.share.copy_(state["blame"]["share"])
+        self.densifier = self._densifier()
+        self.densifier.load_state_dict(state["blame"])
 
     def describe(self) -> dict[str, int | float | str]:
         network = sum(p.numel() for p in self.fusion.parameters()) if self.fusion else 0
-        return {"gaussians": len(self.cloud), "network parameters": network}
-
-
-def check(options: KBufferOptions) -> None:
-    """Raise :class:`UserError` for options that the kernels cannot serve."""
-    if not 1 <= options.k <= MAX_LAYERS:
-        raise UserError(f"--k {options.k}: expected 1 to {MAX_LAYERS} layers for kbuffer.")
-    if options.sh_degree not in (0, 1, 2, 3):
-        raise UserError(f"--set sh_degree={options.sh_degree}: expected 0, 1, 2 or 3.")
-
-
-def default_count(pixels: int) -> int:
-    """Gaussians to start with: 30,000 for pictures of 200x200, 60,000 for 400x400."""
-    return int(min(max(30000 * (pixels / 40000) ** 0.5, 5000), 250000))
-
-
-def shares(layers: Layers) -> Tensor:
-    """[H, W, K] share of each layer in the pixel; they sum to alpha."""
-    weight = layers.kbuffer.weight
-    assert weight is not None
-    total = weight.sum(-1, keepdim=True).clamp(min=1e-12)
-    return weight * layers.alpha[..., None] / total
+        return super().describe() | {"network parameters": network}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from render.camera import Camera
+from render.scenes.spacing import neighbour_distances
 
 _COVER = 4.0  # points that should cover a pixel of the nearest surface, on average
 _MIN_RADIUS_PX = 0.5
@@ -26,8 +26,8 @@ def covering_radius(xyz: Tensor, cameras: list[Camera], samples: int = 2000) -> 
     points = xyz[pick].double()
     distance = torch.zeros(1)
     if len(xyz) > 1:
-        neighbours = KDTree(xyz.numpy()).query(points.numpy(), k=2)[0][:, 1]
-        distance = torch.from_numpy(neighbours)[torch.from_numpy(neighbours).isfinite()]
+        found = torch.from_numpy(neighbour_distances(xyz, 1, samples))
+        distance = found[found.isfinite()]
     world = 2 * float(distance.mean()) * math.sqrt(_COVER / math.pi)
     radii = []
     for camera in cameras:

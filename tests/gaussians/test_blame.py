@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from render.methods.kbuffer.cloud import NAMES, Cloud
-from render.methods.kbuffer.refine import SPLIT_SHRINK, Blame, refine
+from render.gaussians.cloud import Cloud
+from render.gaussians.densify.blame import SPLIT_SHRINK, Blame, refine
 from tests.methods.glass_ball import CPU
 
 N = 40
+NAMES = ("means", "quats", "log_scales", "logits", "sh0", "sh_rest", "features")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from render.methods.kbuffer import fusion as module
-from render.methods.kbuffer.fusion import ALIGN, Fusion, fold, unfold, visible_box
+from render.nets import fusion as module
+from render.nets.fusion import ALIGN, Fusion, fold, unfold, visible_box
 from render.nets.gate import Gate
 from tests.methods.glass_ball import SMALL, glass_ball, make
 

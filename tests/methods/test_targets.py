@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from render.camera import Camera
-from render.methods.kbuffer.targets import (
+from render.methods.targets import (
     MARGIN,
     coarse_view,
     content_box,

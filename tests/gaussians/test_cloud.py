@@ -1,4 +1,4 @@
-"""How the Gaussians of `kbuffer` start from a point cloud."""
+"""How Gaussians start from a point cloud, and how the optimiser follows when rows change."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import torch
 from scipy.spatial.distance import cdist
 
 from render.errors import UserError
-from render.methods.kbuffer.cloud import NAMES, SH0, Cloud, neighbour_distance
-from render.methods.kbuffer.method import default_count
+from render.gaussians.cloud import SH0, Cloud, neighbour_distance
 from render.methods.kbuffer.options import KBufferOptions
+from render.methods.splatting import default_count
 from render.scenes.types import PointCloud
 from tests.methods.glass_ball import CPU, ball_points, glass_ball, make, trained
 
-OPTIONS = KBufferOptions(sh_degree=1, features=5)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def start(points: PointCloud, count: int = 10**6, seed: int = 0) -> Cloud:
     generator = torch.Generator().manual_seed(seed)
-    return Cloud.from_points(points, count, 2.0, OPTIONS, CPU, generator)
+    return Cloud.from_points(
+        points, count, 2.0, CPU, generator, scale=0.5, opacity=0.3, sh_degree=1, features=5
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 50])
@@ -73,15 +74,53 @@ def test_more_points_than_asked_for_are_drawn_at_random() -> None:
     torch.testing.assert_close(one.sh0 * SH0 + 0.5, points.rgb[nearest])
 
 
+def test_size_and_opacity_are_those_asked_for() -> None:
+    points = ball_points(200)
+    cloud = start(points)
+    assert torch.allclose(cloud.logits.sigmoid(), torch.tensor(0.3))
+    expected = 0.5 * torch.from_numpy(neighbour_distance(points.xyz.numpy(), 2.0)).float()
+    torch.testing.assert_close(cloud.log_scales.exp(), expected[:, None].expand(-1, 3))
+
+
 @pytest.mark.parametrize("volume", [False, True])
 def test_faint_and_wide_in_volumes_firm_and_small_on_surfaces(volume: bool) -> None:
-    points = replace(ball_points(200), fills_volume=volume)
-    cloud = start(points)
-    opacity = OPTIONS.volume_opacity if volume else OPTIONS.surface_opacity
-    relative = OPTIONS.volume_scale if volume else OPTIONS.surface_scale
+    scene = glass_ball(200)
+    assert scene.points is not None
+    points, o = replace(scene.points, fills_volume=volume), KBufferOptions(points=200)
+    cloud = make(o, replace(scene, points=points)).cloud
+    opacity = o.volume_opacity if volume else o.surface_opacity
     assert torch.allclose(cloud.logits.sigmoid(), torch.tensor(opacity))
-    expected = relative * torch.from_numpy(neighbour_distance(points.xyz.numpy(), 2.0)).float()
-    torch.testing.assert_close(cloud.log_scales.exp(), expected[:, None].expand(-1, 3))
+    distance = neighbour_distance(cloud.means.detach().numpy(), scene.bounds.radius)
+    relative = cloud.log_scales.detach().exp().numpy() / distance[:, None]
+    np.testing.assert_allclose(relative, o.volume_scale if volume else o.surface_scale, rtol=1e-5)
+
+
+def test_rows_change_and_adam_follows() -> None:
+    """Dropping, repeating and reordering: values and moments go along, fresh rows begin anew."""
+    cloud = start(ball_points(30))
+    groups = [{"name": n, "params": [t], "lr": 1e-3} for n, t in cloud.tensors().items()]
+    network = torch.nn.Parameter(torch.ones(3))
+    groups.append({"name": "network", "params": [network], "lr": 1e-3})
+    optimizer = torch.optim.Adam(groups)
+    for tensor in (*cloud.tensors().values(), network):
+        tensor.grad = torch.rand_like(tensor)
+    optimizer.step()
+    old = {name: t.detach().clone() for name, t in cloud.tensors().items()}
+    moments = {name: dict(optimizer.state[t]) for name, t in cloud.tensors().items()}
+    rows, fresh = torch.tensor([7, 3, 3, 20]), torch.tensor([False, False, True, False])
+    cloud.rebuild(optimizer, rows, fresh)
+    assert len(cloud) == 4
+    for name, tensor in cloud.tensors().items():
+        assert torch.equal(tensor, old[name][rows]) and tensor.is_leaf and tensor.requires_grad
+        state = optimizer.state[tensor]
+        assert torch.equal(state["exp_avg_sq"], moments[name]["exp_avg_sq"][rows])
+        assert torch.equal(state["exp_avg"][~fresh], moments[name]["exp_avg"][rows[~fresh]])
+        assert not bool(state["exp_avg"][fresh].any()) and float(state["step"]) == 1
+    assert len(optimizer.state) == len(groups) and "exp_avg" in optimizer.state[network]
+    for tensor in cloud.tensors().values():
+        tensor.grad = torch.ones_like(tensor)
+    optimizer.step()  # the groups hold the new parameters
+    assert all(bool((t != old[n][rows]).any()) for n, t in cloud.tensors().items())
 
 
 def test_neighbour_distance_is_that_of_the_three_nearest() -> None:
@@ -126,7 +165,7 @@ def test_tensors_are_replaced_by_new_leaves() -> None:
     old = cloud.tensors()
     cloud.replace({name: t.detach()[:7] for name, t in old.items()})
     assert len(cloud) == 7
-    for name in NAMES:
+    for name in cloud.names:
         new = cloud.tensors()[name]
         assert new is not old[name] and new.is_leaf and new.requires_grad
         assert new.data_ptr() != old[name].data_ptr()  # its own memory

@@ -1,0 +1,1 @@
+"""Clouds of 3D Gaussians: parameters, densification, files; shared by the methods."""

@@ -1,0 +1,206 @@
+"""``gaussians``: 3D Gaussian splatting (Kerbl et al., SIGGRAPH 2023).
+
+All contributions to a pixel are composited front to back over one known background, the same in
+training and in evaluation; photographs with alpha are composited over it too. Upstream dropped
+the alpha of its targets and rendered over an implicit black, so black Gaussians in empty space
+cost nothing and stayed (../shared/methods/02, section 10); here they are an error like any other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from render.camera import Camera
+from render.errors import UserError
+from render.gaussians.densify import Densifier
+from render.gaussians.densify.blame import BlameDensifier, BlameOptions
+from render.gaussians.densify.default import DefaultDensifier, DefaultOptions
+from render.gaussians.densify.mcmc import McmcDensifier, McmcOptions
+from render.kbuffer.gaussians import Projected, Splatted, splat, splat_layers
+from render.methods.base import Inspection, MethodOptions, Render, StepOutput
+from render.methods.gaussians.options import GaussiansOptions
+from render.methods.splatting import SplattingMethod, mean_depth
+from render.scenes.types import Scene
+from render.training.losses import dssim, l1
+from render.training.sampler import ViewSampler
+from render.training.stages import stage
+
+SMALLEST_SSIM = 11  # px: the window of SSIM must fit
+HARMONICS = (0, 3, 8, 15)  # view-dependent ones of each degree
+
+
+class GaussiansMethod(SplattingMethod):
+    """See the module's text; options in :class:`GaussiansOptions`."""
+
+    name: ClassVar[str] = "gaussians"
+    Options: ClassVar[type[MethodOptions]] = GaussiansOptions
+    options: GaussiansOptions
+
+    def __init__(
+        self,
+        options: MethodOptions,
+        scene: Scene,
+        device: torch.device,
+        generator: torch.Generator,
+        features: int | None = None,
+    ) -> None:
+        assert isinstance(options, GaussiansOptions)
+        super().__init__(options, scene, device, generator, features)
+        self.densifier = self._densifier()
+        self.degree = options.sh_degree  # of the view dependence that is shown and learns
+        self._projected: Projected | None = None
+        self._probe: Tensor | None = None
+        self._size = (1, 1)
+
+    def _densifier(self) -> Densifier:
+        o, n = self.options, len(self.cloud)
+        steps = {"first": o.refine_from, "every": o.refine_every, "last": o.refine_until}
+        if o.strategy == "blame":
+            blame = BlameOptions(**steps, share=o.refine_share, limit=self.limit)
+            return BlameDensifier(blame, n, self.device)
+        if o.strategy == "default":
+            default = DefaultOptions(
+                **steps, reset_every=o.reset_every, gradient=o.grow_gradient, limit=self.limit
+            )
+            return DefaultDensifier(default, n, self.radius, self.device)
+        if o.strategy == "mcmc":
+            mcmc = McmcOptions(
+                **steps,
+                growth=o.refine_share,
+                limit=self.limit,
+                noise=o.noise,
+                opacity_weight=o.opacity_weight,
+                scale_weight=o.scale_weight,
+            )
+            return McmcDensifier(mcmc, self.radius)
+        raise UserError(f"--set strategy={o.strategy}: expected blame, default or mcmc.")
+
+    # ------------------------------------------------------------------ training
+    def loss_weights(self, step: int) -> dict[str, float]:
+        weights = super().loss_weights(step)
+        terms = self.densifier.regularisation(self.cloud)
+        return weights | {name: weight for name, (weight, _) in terms.items()}
+
+    def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
+        index = sampler.next()
+        background = self.background.color(generator)
+        with stage("data"):
+            camera, target = self._draw(step, index, background, generator)
+            target, background = target.to(self.device), background.to(self.device)
+        self.degree = min(self.options.sh_degree, step // max(1, self.options.sh_every))
+        self._size = (camera.width, camera.height)
+        rgb, probe = self._learnt(step, camera, background, generator)
+        with stage("loss"):
+            terms = {"l1": l1(rgb, target)}
+            if self.options.ssim > 0 and min(target.shape[:2]) >= SMALLEST_SSIM:
+                terms["ssim"] = dssim(rgb, target)
+            for name, (_, term) in self.densifier.regularisation(self.cloud).items():
+                terms[name] = term
+            error = (rgb - target).detach()
+            return StepOutput(
+                terms, mse=float(error.square().mean()), probe=self._blamed(probe, error)
+            )
+
+    def _learnt(
+        self, step: int, camera: Camera, background: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """The picture [H, W, 3] of a step, not clamped, and its probe channels [H, W, C] if any."""
+        with stage("rasterise"):
+            everything = self._composite(camera)
+        rgb = over(everything.image[..., :3], everything.alpha, background)
+        return rgb, everything.image[..., 3:]
+
+    def _composite(self, camera: Camera) -> Splatted:
+        """All contributions; values are r, g, b and the densifier's probe channels."""
+        projected = self._projected = self._project(camera)
+        if projected.splats.requires_grad:
+            projected.splats.retain_grad()
+        values = projected.rgb
+        self._probe = None
+        if self.densifier.channels:
+            size = (len(self.cloud), self.densifier.channels)
+            self._probe = torch.zeros(size, device=self.device, requires_grad=True)
+            values = torch.cat([values, self._probe], 1)
+        return splat(projected, values, camera.width, camera.height, 0)
+
+    def _blamed(self, probe: Tensor | None, error: Tensor) -> Tensor | None:
+        """Zero, with each Gaussian's share of the error and of the picture as gradients."""
+        if self._probe is None or probe is None:
+            return None
+        return (probe[..., 0] * error.abs().mean(-1) + probe[..., 1]).sum()
+
+    def after_step(
+        self, step: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
+    ) -> None:
+        projected = self._projected
+        assert projected is not None and projected.splats.grad is not None
+        probe = None if self._probe is None else self._probe.grad
+        visible = projected.extent[:, 0] > 0
+        self.densifier.observe(projected.splats.grad, visible, self._size, probe)
+        self._note(self.densifier.after_step(step, self.cloud, optimizer, generator))
+        self._projected = self._probe = None
+
+    def _project(self, camera: Camera) -> Projected:
+        harmonics = HARMONICS[self.degree]
+        return self.cloud.project(camera, self.near, self.options.antialias, harmonics)
+
+    # ------------------------------------------------------------------ pictures
+    @torch.no_grad()
+    def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
+        """Of all contributions; with ``k`` below the method's K of the k heaviest alone."""
+        return self._rendered(self._project(camera), camera, background.to(self.device), k)[0]
+
+    @torch.no_grad()
+    def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
+        projected = self._project(camera)
+        size = (camera.width, camera.height)
+        return self._inspected(projected, splat(projected, projected.rgb, *size, self._clip(k)))
+
+    @torch.no_grad()
+    def view(
+        self, camera: Camera, background: Tensor, k: int | None = None
+    ) -> tuple[Render, Inspection]:
+        projected = self._project(camera)
+        render, seen = self._rendered(projected, camera, background.to(self.device), k)
+        return render, self._inspected(projected, seen)
+
+    def _rendered(
+        self, projected: Projected, camera: Camera, background: Tensor, k: int | None
+    ) -> tuple[Render, Splatted]:
+        size, layers = (camera.width, camera.height), self._clip(k)
+        seen: Splatted
+        if layers < self.options.k:
+            few = splat_layers(projected, projected.rgb, *size, layers)
+            seen = Splatted(few.image, few.alpha, few.kbuffer)
+        else:
+            seen = splat(projected, projected.rgb, *size, layers)
+        rgb = over(seen.image, seen.alpha, background).clamp(0, 1)
+        return Render(rgb, seen.alpha, mean_depth(seen.kbuffer)), seen
+
+    def _inspected(self, projected: Projected, seen: Splatted) -> Inspection:
+        assert seen.kbuffer.weight is not None
+        return Inspection(
+            seen.kbuffer, seen.kbuffer.gather(projected.rgb.clamp(max=1)), seen.kbuffer.weight
+        )
+
+    # ------------------------------------------------------------------ state
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "cloud": {name: t.detach() for name, t in self.cloud.tensors().items()},
+            "densifier": self.densifier.state_dict(),
+            "degree": self.degree,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cloud.replace({n: t.to(self.device) for n, t in state["cloud"].items()})
+        self.densifier = self._densifier()
+        self.densifier.load_state_dict(state["densifier"])
+        self.degree = int(state["degree"])
+
+
+def over(image: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
+    """A premultiplied picture [H, W, 3] over ``background`` [3]."""
+    return image + (1 - alpha)[..., None] * background

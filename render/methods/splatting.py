@@ -1,0 +1,187 @@
+"""What the methods with 3D Gaussians share: their start, their cameras, their learning rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from render.camera import Camera
+from render.errors import UserError
+from render.gaussians.cloud import Cloud
+from render.gaussians.densify import Event
+from render.kbuffer.gaussians import MAX_LAYERS, Layers, Projected
+from render.kbuffer.types import KBuffer
+from render.memory import REMEDY, check_room, training_bytes
+from render.methods.base import Method, MethodOptions
+from render.methods.targets import coarse_view, content_box, halvings, training_window
+from render.scenes.types import Scene
+
+
+@dataclass(frozen=True)
+class SplattingOptions(MethodOptions):
+    """Options of every method with Gaussians. Defaults: time to quality on two CPU cores.
+
+    Learning rates are those of step 0. All rates are per step of Adam; positions are in units of
+    the scene's radius, so that scenes of any size train alike.
+    """
+
+    # Gaussians
+    points: int = 0  # Gaussians to start with; 0: chosen from the image size
+    growth: float = 1.5  # at most this many times as many after densification
+    # Opacity at the start, and size as a share of the mean distance of the 3 nearest neighbours:
+    # faint and wide for points that fill a volume, firm and small for points on surfaces.
+    volume_opacity: float = 0.18
+    volume_scale: float = 0.7
+    surface_opacity: float = 0.5
+    surface_scale: float = 0.5
+    sh_degree: int = 2  # view dependence of the colours: 0, 1, 2 or 3
+    antialias: bool = False  # keep the energy of sub-pixel Gaussians (Mip-Splatting)
+
+    # learning
+    volume_lr_means: float = 1.2e-3  # points in a volume have a way to go to the surface,
+    surface_lr_means: float = 5e-4  # those of a point cloud are there
+    lr_scales: float = 1e-2
+    lr_quats: float = 3e-3
+    lr_logits: float = 5e-2
+    lr_colors: float = 8e-3  # the view-dependent rest learns 10 times slower
+    half_life: int = 1500  # positions: the rate falls as 1 / (1 + step / half_life)
+    slow_half_life: int = 6000  # everything else
+    ssim: float = 0.0  # weight of 1 - SSIM; L1 has 1 - ssim
+    coarse_steps: int = 100  # training steps at each halved resolution before the full one
+    max_pixels: int = 262144  # larger pictures are learnt in random windows of this size
+
+
+class SplattingMethod(Method):
+    """A cloud of Gaussians, and the views that it learns from.
+
+    Args:
+        features: channels of every Gaussian for a network; None: there is none.
+
+    Attributes:
+        events: what densification has done in this session, oldest first.
+
+    Raises:
+        UserError: no points, options that the kernels cannot serve, or too little memory.
+    """
+
+    gpu_ready: ClassVar[bool] = False  # the Gaussian kernels have no CUDA build yet
+    small_operations: ClassVar[bool] = True
+    options: SplattingOptions
+
+    def __init__(
+        self,
+        options: MethodOptions,
+        scene: Scene,
+        device: torch.device,
+        generator: torch.Generator,
+        features: int | None = None,
+    ) -> None:
+        assert isinstance(options, SplattingOptions)
+        self.options, self.device = options, device
+        self.events: list[Event] = []
+        self.views, self.background = scene.split("train"), scene.background
+        self._boxes: list[tuple[float, float, float, float] | None] = [None] * len(self.views)
+        check(self.name, options)
+        if scene.points is None:
+            raise UserError(f"{scene.name}: the method {self.name} needs points, found none.")
+        self.radius = float(scene.bounds.radius)
+        self.near = max(0.01 * self.radius, 0.2 * scene.bounds.near)
+        size = max((v.camera.width * v.camera.height for v in self.views), default=256 * 256)
+        count = options.points or default_count(size)
+        self.limit = int(count * options.growth)
+        needed = training_bytes(self.limit, min(size, options.max_pixels), options.k)
+        check_room(f"{scene.name}, training up to {self.limit:,} Gaussians", needed, REMEDY, device)
+        volume = scene.points.fills_volume
+        self.lr_means = options.volume_lr_means if volume else options.surface_lr_means
+        self.cloud = Cloud.from_points(
+            scene.points,
+            count,
+            self.radius,
+            device,
+            generator,
+            scale=options.volume_scale if volume else options.surface_scale,
+            opacity=options.volume_opacity if volume else options.surface_opacity,
+            sh_degree=options.sh_degree,
+            features=features,
+        )
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        rates = self.learning_rates(0)
+        return [
+            {"name": name, "params": [tensor], "lr": rates[name]}
+            for name, tensor in self.cloud.tensors().items()
+        ]
+
+    def learning_rates(self, step: int) -> dict[str, float]:
+        o = self.options
+        fast, slow = 1 / (1 + step / o.half_life), 1 / (1 + step / o.slow_half_life)
+        rates = {
+            "means": self.lr_means * self.radius * fast,
+            "log_scales": o.lr_scales * slow,
+            "quats": o.lr_quats * slow,
+            "logits": o.lr_logits * slow,
+            "sh0": o.lr_colors * slow,
+            "sh_rest": o.lr_colors / 10 * slow,
+            "features": o.lr_colors * slow,
+        }
+        return {name: rates[name] for name in self.cloud.names}
+
+    def loss_weights(self, step: int) -> dict[str, float]:
+        return {"l1": 1 - self.options.ssim, "ssim": self.options.ssim}
+
+    def _draw(
+        self, step: int, index: int, background: Tensor, generator: torch.Generator
+    ) -> tuple[Camera, Tensor]:
+        """Camera and photograph [H, W, 3] of what a step learns from the view at ``index``."""
+        view = self.views[index]
+        halved = halvings(view.camera.width, view.camera.height)
+        level = max(0, halved - step // max(1, self.options.coarse_steps))
+        camera, target = coarse_view(view, level, background)
+        box = self._boxes[index]
+        if box is None:
+            box = self._boxes[index] = content_box(view)
+        return training_window(camera, target, box, self.options.max_pixels, generator)
+
+    def _project(self, camera: Camera) -> Projected:
+        return self.cloud.project(camera, self.near, self.options.antialias)
+
+    def _note(self, event: Event | None) -> None:
+        if event is not None:
+            self.events.append(event)
+
+    def _clip(self, k: int | None) -> int:
+        return self.options.k if k is None else max(1, min(k, self.options.k))
+
+    def describe(self) -> dict[str, int | float | str]:
+        return {"gaussians": len(self.cloud)}
+
+
+def check(name: str, options: SplattingOptions) -> None:
+    """Raise :class:`UserError` for options that the kernels cannot serve."""
+    if not 1 <= options.k <= MAX_LAYERS:
+        raise UserError(f"--k {options.k}: expected 1 to {MAX_LAYERS} layers for {name}.")
+    if options.sh_degree not in (0, 1, 2, 3):
+        raise UserError(f"--set sh_degree={options.sh_degree}: expected 0, 1, 2 or 3.")
+
+
+def default_count(pixels: int) -> int:
+    """Gaussians to start with: 30,000 for pictures of 200x200, 60,000 for 400x400."""
+    return int(min(max(30000 * (pixels / 40000) ** 0.5, 5000), 250000))
+
+
+def mean_depth(kbuffer: KBuffer) -> Tensor:
+    """Depth [H, W] of a picture: the mean over its layers by weight; 0 where it is empty."""
+    assert kbuffer.weight is not None
+    total = kbuffer.weight.sum(-1).clamp(min=1e-12)
+    return torch.linalg.vecdot(kbuffer.weight, kbuffer.depth) / total
+
+
+def shares(layers: Layers) -> Tensor:
+    """[H, W, K] share of each layer in the pixel; they sum to alpha."""
+    weight = layers.kbuffer.weight
+    assert weight is not None
+    total = weight.sum(-1, keepdim=True).clamp(min=1e-12)
+    return weight * layers.alpha[..., None] / total
