@@ -27,7 +27,9 @@ def examine(options: Options) -> int:
         ("torch", _torch),
         ("CPU", _cpu),
         ("CUDA", _cuda),
+        ("Memory", _memory),
         ("Kernels", _kernels),
+        ("CUDA kernels", _cuda_kernels),
         ("gsplat", _gsplat),
         ("LPIPS", _lpips),
         ("ffmpeg", _ffmpeg),
@@ -86,6 +88,26 @@ def _cuda() -> str:
         size = properties.total_memory / 2**30
         parts.append(f"{properties.name}, sm_{properties.major}{properties.minor}, {size:.0f} GiB")
     return f"CUDA {torch.version.cuda}: {'; '.join(parts)}"
+
+
+def _memory() -> str:
+    import psutil
+
+    from render.memory import free_bytes, size_text
+
+    total = psutil.virtual_memory().total
+    return f"{size_text(free_bytes())} of {size_text(total)} can be taken"
+
+
+def _cuda_kernels() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "no GPU"
+    from render.kbuffer import cuda_build
+
+    devices = range(torch.cuda.device_count())
+    return "\n".join(f"points, GPU {i}: {cuda_build.status(i)}" for i in devices)
 
 
 def _kernels() -> str:

@@ -128,7 +128,7 @@ def parse(args: Sequence[str] | None = None) -> Options:
         with redirect_stderr(message):
             options = tyro.cli(
                 Options,
-                prog="main.py",
+                prog=program_name(),
                 args=None if args is None else list(args),
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
@@ -139,6 +139,11 @@ def parse(args: Sequence[str] | None = None) -> Options:
     options = replace(options, given=_given(sys.argv[1:] if args is None else args))
     _check(options)
     return _sort_sources(options)
+
+
+def program_name() -> str:
+    """What the user typed to start the program: the installed command, or main.py."""
+    return "kbuffers" if Path(sys.argv[0]).stem.lower() == "kbuffers" else "main.py"
 
 
 def _given(args: Sequence[str]) -> frozenset[str]:
@@ -337,4 +342,4 @@ def _one_sentence(box: str) -> str:
     if wrong:
         kind = "a whole number" if wrong[2].lower() == "int" else "a number"
         sentence = f"{wrong[1]} {wrong[3]}: expected {kind}"
-    return f"{sentence}; main.py --help lists all options."
+    return f"{sentence}; {program_name()} --help lists all options."

@@ -61,9 +61,9 @@ def release_memory(*, ended: bool = False) -> None:
     """
     if ended:
         gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
+    from render.memory import give_back
+
+    give_back()
 
 
 def resolve_device(name: str, method: str) -> torch.device:
@@ -117,18 +117,14 @@ def describe_device(device: torch.device) -> str:
 
 def error_sentence(error: BaseException) -> str:
     """What went wrong, with a remedy where one is known."""
-    import torch
-
+    from render.memory import is_shortage, shortage_sentence
     from render.training.trainer import TrainingDivergedError
 
     if isinstance(error, (UserError, TrainingDivergedError)):
         return str(error)
+    if is_shortage(error):
+        return shortage_sentence(error)
     text = str(error).strip().split("\n", 1)[0]
-    out_of_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
-    if out_of_memory:
-        return "Out of memory: use a larger --downscale, fewer points or a smaller --k."
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}."

@@ -22,12 +22,13 @@ from typing import Any, TypeVar
 
 from app.options import Options, parse_every
 from app.progress import StageTimes
-from app.runtime import describe_device, error_sentence, give_way
-from app.snapshot import EvalPoint, Snapshot, State, Sweep, ViewRequest
+from app.runtime import describe_device, error_sentence, give_way, release_memory
+from app.snapshot import EvalPoint, Snapshot, State, Sweep, ViewRequest, ViewResult
 from app.training import Training
-from app.views import picture, same_picture, same_wish, sweep
+from app.views import LargestPicture, picture, same_picture, same_wish, sweep
 from app.workbench import Workbench, build
 from render.errors import UserError
+from render.memory import is_shortage
 from render.scenes.types import Scene
 from render.training.evaluation import OnImage
 from render.training.metrics import Lpips
@@ -88,6 +89,9 @@ class Session:
         self._view_not_before = -math.inf  # time.monotonic() before which the share is used up
         self._hold_until = -math.inf  # time.monotonic() until which training waits for pictures
         self._sweep: Iterator[Sweep | None] | None = None  # of the picture in the snapshot
+        self._answered: ViewRequest | None = None  # by the picture in the snapshot
+        self._largest = LargestPicture()
+        self._told_width: float = math.inf  # of the largest picture that the log tells of
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._request: deque[ViewRequest] = deque(maxlen=1)  # newest wins
         self._snapshot = Snapshot()
@@ -379,8 +383,8 @@ class Session:
             request = self._request[0]
         except IndexError:
             return
-        shown = self._snapshot.view
-        new = shown is None or not same_wish(request, shown.request)
+        answered = self._answered
+        new = answered is None or not same_wish(request, answered)
         at_once = new and (self.pause_while_moving or not request.moving)
         if not at_once and self._training_now() and time.monotonic() < self._view_not_before:
             return
@@ -388,12 +392,13 @@ class Session:
         if self.bench is None:
             return
         try:
-            if shown is None or request.moving or not same_picture(request, shown.request):
+            if answered is None or request.moving or not same_picture(request, answered):
                 self._sweep = None
-            result = picture(self.bench, request)
+            result = self._picture(self.bench, request)
         except Exception as error:  # a picture too large for the memory must not end the training
             self._report(error)
             return
+        self._answered = request
         now = time.monotonic()
         if request.moving:
             self._hold_until = now + HOLD_SECONDS
@@ -402,6 +407,26 @@ class Session:
         self._publish(view=result, stages=stages)
         if request.sweep:
             self._sweep = sweep(self.bench, result)
+
+    def _picture(self, bench: Workbench, wanted: ViewRequest) -> ViewResult:
+        """The picture at the size that is wanted, or the largest that the memory allows."""
+        while True:
+            request = self._largest.fitted(bench, wanted)
+            try:
+                result = picture(bench, request)
+                break
+            except Exception as error:
+                if not self._largest.lower(request, error):
+                    raise
+            release_memory()
+        camera, large = result.request.camera, wanted.camera
+        if camera.width < self._told_width and camera is not large:
+            self._told_width = camera.width
+            self.note(
+                f"Out of memory for a picture of {large.width}x{large.height}: it is made at "
+                f"{camera.width}x{camera.height}; pictures stay that small in this session."
+            )
+        return result
 
     def _go_on_sweeping(self) -> None:
         """One picture more of the PSNR at every K; nothing trains before it is complete."""
@@ -413,7 +438,8 @@ class Session:
             psnrs = next(self._sweep)
         except Exception as error:
             self._sweep = None
-            self._report(error)
+            if not is_shortage(error):
+                self._report(error)
             return
         self._use_share(time.monotonic() - start)
         if psnrs is not None:
@@ -440,6 +466,13 @@ class Session:
     # ------------------------------------------------------------------ worker: results
     def _fail(self, error: BaseException) -> None:
         self._report(error)
+        if is_shortage(error) and self._training is not None:
+            traceback.clear_frames(error.__traceback__)  # they hold what the step had allocated
+            release_memory()
+            with contextlib.suppress(Exception):  # no room to save either
+                saved = self._training.rescue()
+                if saved is not None:
+                    self._publish(error=f"{self._snapshot.error} Everything is saved in {saved}.")
         self._publish(state=State.FAILED)
 
     def _report(self, error: BaseException) -> None:

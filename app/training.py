@@ -170,6 +170,13 @@ class Training:
         self._publish(saved=str(path))
         return path
 
+    def rescue(self) -> Path | None:
+        """Save after a step that ran out of memory; the checkpoint, if there was one to write."""
+        self.trainer.optimizer.zero_grad(set_to_none=True)
+        if self.trainer.step_count <= self._saved_step or not self.trainer.intact():
+            return None
+        return self.save()
+
     def close(self) -> None:
         """Save what was trained since the last checkpoint."""
         if self.trainer.step_count > self._saved_step:

@@ -5,8 +5,10 @@ Runs on the worker, which alone may touch the model.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,8 +16,12 @@ from torch import Tensor
 from app.snapshot import Sweep, ViewRequest, ViewResult, to_cpu
 from app.workbench import Workbench
 from render.camera import Camera
+from render.export.cloud import CloudRenderer
+from render.memory import fits, is_shortage, picture_bytes
 from render.methods.base import Inspection, Render
 from render.training.metrics import psnr
+
+SMALLEST_PIXELS = 64 * 64  # a picture that does not fit even so is an error
 
 
 def picture(bench: Workbench, request: ViewRequest) -> ViewResult:
@@ -23,6 +29,8 @@ def picture(bench: Workbench, request: ViewRequest) -> ViewResult:
     start = time.perf_counter()
     background = background_of(bench, request)
     camera, renderer = request.camera, bench.renderer
+    if request.moving and isinstance(renderer, CloudRenderer):
+        renderer = renderer.draft()
     used = {k: max(1, min(k, bench.layers)) for k in (*request.ks, *request.inspect)}
     rendered = {used[k] for k in request.ks}
     inspected = {used[k] for k in request.inspect}
@@ -65,6 +73,42 @@ def sweep(bench: Workbench, result: ViewResult) -> Iterator[Sweep | None]:
         values.append(psnr(image(k), target))
         yield None
     yield Sweep(tuple(values), photo)
+
+
+class LargestPicture:
+    """How large a picture may be for the memory there is; only ever becomes smaller."""
+
+    def __init__(self) -> None:
+        self._pixels = math.inf
+
+    def fitted(self, bench: Workbench, request: ViewRequest) -> ViewRequest:
+        """``request``, with half the width and height as often as the memory demands it."""
+        while True:
+            request = self._clipped(request)
+            camera = request.camera
+            ks = {max(1, min(k, bench.layers)) for k in (*request.ks, *request.inspect)}
+            needed = sum(picture_bytes(camera.width, camera.height, k) for k in ks)
+            if fits(needed, bench.device) or not self._halve(camera):
+                return request
+
+    def lower(self, request: ViewRequest, error: Exception) -> bool:
+        """``request`` has failed: false if that was not for its size."""
+        return is_shortage(error) and self._halve(request.camera)
+
+    def _clipped(self, request: ViewRequest) -> ViewRequest:
+        camera = request.camera
+        pixels = camera.width * camera.height
+        if pixels <= self._pixels:
+            return request
+        scale = math.sqrt(self._pixels / pixels)
+        width, height = max(4, int(scale * camera.width)), max(4, int(scale * camera.height))
+        return replace(request, camera=camera.resize(width, height))
+
+    def _halve(self, camera: Camera) -> bool:
+        if camera.width * camera.height <= SMALLEST_PIXELS:
+            return False
+        self._pixels = (camera.width // 2) * (camera.height // 2)
+        return True
 
 
 def same_picture(a: ViewRequest, b: ViewRequest) -> bool:

@@ -18,6 +18,8 @@ from app.resume import DEFAULT_ROOT, Resume, resolve_resume
 from app.runtime import describe_device, resolve_device, set_threads
 from render.errors import UserError
 from render.export.cloud import CloudRenderer
+from render.export.splats import SplatRenderer
+from render.gaussians.ply import is_splat_cloud
 from render.kbuffer.gaussians import MAX_LAYERS
 from render.methods import method_class
 from render.methods.base import Method
@@ -29,6 +31,7 @@ from render.training.runfolder import RunFolder
 from render.training.trainer import Trainer
 
 Log = Callable[[str], None]
+Renderer = Method | CloudRenderer | SplatRenderer
 
 
 @dataclass
@@ -44,15 +47,14 @@ class Workbench:
     folder: RunFolder
     method: Method | None
     trainer: Trainer | None
-    renderer: Method | CloudRenderer
+    renderer: Renderer
     best_val: float = -math.inf  # highest PSNR on the val split so far
     look_only: bool = False  # a checkpoint to measure or to look at: the run's records stay
 
     @property
     def layers(self) -> int:
         """K of the model, or of the pictures of a point cloud."""
-        renderer = self.renderer
-        return renderer.k if isinstance(renderer, CloudRenderer) else renderer.options.k
+        return self.renderer.k
 
     def save(self, *, best: bool = False) -> Path:
         """Write a checkpoint of the present step.
@@ -121,7 +123,7 @@ def build(
     if scene.views and not scene.splits.get("train"):
         raise UserError(f"{options.scene}: expected views to train on, found none.")
     method = trainer = None
-    renderer: Method | CloudRenderer
+    renderer: Renderer
     if scene.views:
         torch.manual_seed(options.seed)  # layers of torch.nn draw from the global generator
         generator = torch.Generator().manual_seed(options.seed)
@@ -130,7 +132,9 @@ def build(
         if resume is not None:
             _restore(trainer, resume, scene)
     else:
-        renderer = CloudRenderer(scene, method_options.k)
+        assert scene.points is not None
+        bare = SplatRenderer if is_splat_cloud(scene.points) else CloudRenderer
+        renderer = bare(scene, method_options.k)
     look_only = resume is not None and (options.eval or options.render is not None)
     folder = _open_folder(options, resume, scene, look_only)
     bench = Workbench(options, scene, device, folder, method, trainer, renderer)

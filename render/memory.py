@@ -188,8 +188,8 @@ def shortage_sentence(error: BaseException) -> str:
     text = str(error).strip().split("\n", 1)[0]
     if isinstance(error, UserError):
         return text
-    if text.startswith("not enough memory"):  # a sentence of our own kernels
-        return f"N{text[1:].rstrip('.')}."
+    if isinstance(error, MemoryError) and "; " in text:  # of our own kernels, with a remedy
+        return f"{text[0].upper()}{text[1:].rstrip('.')}."
     tried = re.search(r"allocate ([\d.]+) ?(bytes|[KMG]iB)", text, re.IGNORECASE)
     wanted = ""
     if tried:

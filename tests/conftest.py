@@ -1,6 +1,8 @@
 """For all tests: the process settings of the program, before torch is imported."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,3 +31,12 @@ def one_thread() -> Iterator[None]:
 
     torch.set_num_threads(1)
     yield  # `_thread_counts` undoes it
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data beside the project; tests that need it are skipped where it is missing."""
+    root = Path(os.environ.get("KBUFFERS_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+    if not root.is_dir():
+        pytest.skip(f"no shared data at {root}")
+    return root

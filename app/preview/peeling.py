@@ -88,8 +88,9 @@ class PointSet:
         empty = torch.full((1,), -1, dtype=torch.int32)
         self.ids = torch.cat([empty, ids.to(torch.int32)])  # [N + 1] by the number in the shader
         # Relative to their middle: clouds in map coordinates are far from the origin.
-        self.origin = xyz.double().mean(0) if len(xyz) else torch.zeros(3, dtype=torch.float64)
-        local = (xyz.double() - self.origin).float().contiguous()
+        middle = xyz.mean(0, dtype=torch.float64) if len(xyz) else torch.zeros(3)
+        self.origin = middle.float().double()  # so that the difference is exact in float32
+        local = xyz - middle.float()
         self.reach = float(local.norm(dim=1).max()) if len(xyz) else 0.0
         self.array = GL.glGenVertexArrays(1)
         self.buffer = GL.glGenBuffers(1)

@@ -36,16 +36,19 @@ class _Cloud:
 
     def __init__(self, order: _Order, software: bool) -> None:
         xyz = order.cloud.xyz.detach().to("cpu", torch.float32)
-        ids = xyz.isfinite().all(1).nonzero()[:, 0]
-        kept = xyz[ids]
+        finite = xyz.isfinite().all(1)
+        ids = torch.arange(len(xyz), dtype=torch.int32)
+        if not bool(finite.all()):
+            xyz, ids = xyz[finite], ids[finite]
         self.background = order.background.detach().cpu().float()
-        self.rgb = torch.cat([torch.zeros(1, 3), _colors(order, kept, ids)])  # by index + 1
-        self.all = self.moving = PointSet(kept, ids)
+        self.rgb = torch.zeros(len(order.cloud) + 1, 3)  # by index + 1
+        self.rgb[1:] = _colors(order, xyz, ids)
+        self.all = self.moving = PointSet(xyz, ids)
         if software and len(ids) > MOVING_POINTS:
             generator = torch.Generator().manual_seed(0)
             # In the order of the cloud, because that decides between points of equal depth.
             some = torch.randperm(len(ids), generator=generator)[:MOVING_POINTS].sort().values
-            self.moving = PointSet(kept[some], ids[some])
+            self.moving = PointSet(xyz[some], ids[some])
         self.near = min(0.01, 0.01 * self.all.reach)  # clouds may be smaller than any distance
 
     def delete(self) -> None:
@@ -155,12 +158,13 @@ class Preview(threading.Thread):
                 order, changed, self._new_order = self._order, self._new_order, False
                 request, self._request = self._request or self._last, None
                 self._last = request
-            if changed:
-                if cloud is not None:
-                    cloud.delete()
-                cloud = None if order is None else _Cloud(order, self.software)
-            if cloud is None or request is None:
+            if changed and cloud is not None:
+                cloud.delete()
+                cloud = None
+            if order is None or request is None:
                 continue
+            if cloud is None:  # not before somebody looks: large clouds take memory
+                cloud = _Cloud(order, self.software)
             some_first = cloud.moving is not cloud.all and not request.moving
             for points in (cloud.moving, cloud.all) if some_first else (cloud.moving,):
                 result = self._picture(peeler, cloud, points, request)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from copy import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,8 +14,10 @@ from render.export.images import colorize
 from render.kbuffer.composite import alpha_composite
 from render.kbuffer.rasterize import rasterize
 from render.methods.base import Inspection, Render
+from render.scenes.spacing import neighbour_distances
 from render.scenes.types import Scene
 
+DRAFT_POINTS = 1_000_000  # while the camera moves
 _NEIGHBOURS = 4  # the footprint of a point reaches to its 4th neighbour
 _SAMPLE = 2000  # points that the spacing is measured on
 _LARGEST = 0.1  # of the scene's radius, or the few points of a sparse cloud hide all others
@@ -35,9 +39,11 @@ class CloudRenderer:
             raise ValueError("a cloud renderer needs a scene with points")
         self.k = k
         self.xyz = scene.points.xyz
+        self.ids: Tensor | None = None  # of the points in the cloud that they were taken from
         extent = scene.bounds.radius
         few = len(self.xyz) <= _NEIGHBOURS
         self.radius = _FEW * extent if few else min(point_radius(self.xyz), _LARGEST * extent)
+        self._draft: CloudRenderer | None = None
         self.near = min(0.01, 0.01 * extent)  # clouds may be smaller than any fixed distance
         self.rgb = scene.points.rgb
         if self.rgb is None:
@@ -52,6 +58,9 @@ class CloudRenderer:
         )
         assert self.rgb is not None
         color = kbuffer.gather(self.rgb)
+        if self.ids is not None:
+            rows = self.ids[kbuffer.index.clamp(min=0)]
+            kbuffer = replace(kbuffer, index=torch.where(kbuffer.valid, rows, -1))
         # Opaque at the point's centre, nothing at the rim of its footprint.
         alpha = torch.where(kbuffer.valid, 1 - kbuffer.distance, 0.0)
         weight = alpha_composite(alpha, color).weight
@@ -73,19 +82,34 @@ class CloudRenderer:
         rgb = rgb + (1 - alpha)[..., None] * background
         return Render(rgb.clamp(0, 1), alpha, depth), inside
 
+    def draft(self) -> CloudRenderer:
+        """The same cloud in fewer, larger points, to be quick with; itself where it has few."""
+        if self._draft is None:
+            self._draft = self._thinned(DRAFT_POINTS) if len(self.xyz) > DRAFT_POINTS else self
+        return self._draft
+
+    def _thinned(self, count: int) -> CloudRenderer:
+        generator = torch.Generator().manual_seed(0)
+        # With repetitions, and so without a permutation of them all; in order, for equal depths.
+        ids = torch.randint(len(self.xyz), (count,), generator=generator).sort().values
+        assert self.rgb is not None
+        other = copy(self)
+        other.xyz, other.rgb, other.ids = self.xyz[ids], self.rgb[ids], ids.int()
+        other.radius = self.radius * math.sqrt(len(self.xyz) / count)  # as much surface in all
+        other._draft = other
+        return other
+
 
 def point_radius(xyz: Tensor) -> float:
     """A footprint that closes a surface: the median distance to the 4th neighbour, scene units."""
-    from scipy.spatial import KDTree
-
-    finite = xyz[xyz.isfinite().all(1)].double().numpy()
-    if len(finite) <= _NEIGHBOURS:
-        return 0.01 * max(1.0, float(abs(finite).max(initial=0.0)))
-    sample = finite[:: max(1, math.ceil(len(finite) / _SAMPLE))]
-    tree = KDTree(finite, compact_nodes=False, balanced_tree=False)  # a third of the time
-    distance, _ = tree.query(sample, k=_NEIGHBOURS + 1)
-    median = float(torch.tensor(distance[:, -1]).median())
-    return median if median > 0 else 0.01 * max(1.0, float(abs(finite).max()))
+    finite = xyz.isfinite().all(1)
+    points = xyz if bool(finite.all()) else xyz[finite]
+    median = 0.0
+    if len(points) > _NEIGHBOURS:
+        distance = torch.from_numpy(neighbour_distances(points, _NEIGHBOURS, _SAMPLE))
+        median = float(distance.median())
+    reach = float(points.abs().max()) if len(points) else 0.0
+    return median if median > 0 else 0.01 * max(1.0, reach)
 
 
 def frame_cloud(scene: Scene, width: int = 640, height: int = 480) -> Camera:

@@ -18,6 +18,7 @@ from torch import Tensor
 from render.kbuffer.axes import PixelAxis
 from render.kbuffer.native import FOOTPRINTS
 from render.kbuffer.types import KBuffer
+from render.memory import is_shortage
 
 MAX_PAIRS = 1 << 27  # 3.2 GB of keys and points; frames that need more are drawn in bands
 BYTES_PER_POINT = 24
@@ -106,7 +107,7 @@ def allocate(shape: tuple[int, int, int], device: torch.device) -> KBuffer:
             torch.empty(shape, dtype=torch.float32, device=device),
         )
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if not is_shortage(error):
             raise
         height, width, k = shape
         raise MemoryError(
@@ -152,7 +153,7 @@ def rasterize(
             radii = torch.full((1,), radius, dtype=torch.float32, device=device)
         columns, rows = _centers(xs, device), _centers(ys, device)
     except RuntimeError as error:
-        if is_out_of_memory(error):
+        if is_shortage(error):
             raise _too_much(points, out, 16 * points.shape[0]) from error
         raise
     matrix = (c_float * 12)()
@@ -228,18 +229,10 @@ class _Memory:
         try:
             self.blocks.append(torch.empty(size, dtype=torch.uint8, device=self.device))
         except BaseException as error:  # Ctrl-C, too
-            if not is_out_of_memory(error):
+            if not is_shortage(error):
                 self.fault = error
             return None
         return self.blocks[-1].data_ptr()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch, on any device, could not have memory."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    # the CPU's allocator has no error of its own for this
-    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
 
 
 def _stream(device: torch.device) -> int | None:

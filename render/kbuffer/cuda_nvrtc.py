@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from render.kbuffer.cuda_impl import BAD_ARGUMENT, OUT_OF_MEMORY, Input, Output, is_out_of_memory
+from render.kbuffer.cuda_impl import BAD_ARGUMENT, OUT_OF_MEMORY, Input, Output
+from render.memory import is_shortage
 
 TILE = 16
 BLOCK = 256
@@ -104,7 +105,7 @@ def draw(launch: Launch, task: Input, result: Output, device: torch.device) -> i
     try:
         return _draw(launch, task, result, device)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if not is_shortage(error):
             raise
         return OUT_OF_MEMORY
 
@@ -161,7 +162,7 @@ def _draw(launch: Launch, task: Input, result: Output, device: torch.device) -> 
                 order = _sorted_pairs(launch, cloud, grid, shape, band, layout, points, counts,
                                       pairs, ranges)  # fmt: skip
             except RuntimeError as error:
-                if not (is_out_of_memory(error) and divisible):
+                if not (is_shortage(error) and divisible):
                     raise
                 size = (last - first + 1) // 2
                 continue

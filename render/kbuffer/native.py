@@ -13,6 +13,8 @@ from render.kbuffer.types import KBuffer
 
 MAX_K = 255
 MAX_PAIRS = 1 << 26  # 512 MB of keys; frames that need more are drawn in bands
+FEWEST_PAIRS = 1 << 17  # 1 MB of keys: the last try where memory is short
+OUT_OF_MEMORY = 2  # kb::Status
 FOOTPRINTS = {"disc": 0, "pixel": 1}
 
 
@@ -103,8 +105,16 @@ def rasterize(
     )
     result = _Output(out.index.data_ptr(), out.depth.data_ptr(), out.distance.data_ptr())
     code = library.kb_rasterize(ctypes.byref(task), ctypes.byref(result))
-    if code == 2:
-        raise MemoryError(f"not enough memory to rasterise {points.shape[0]} points")
+    while code == OUT_OF_MEMORY and task.max_pairs > FEWEST_PAIRS:
+        library.kb_trim()  # or the smaller bands would lie beside what is there already
+        task.max_pairs = max(FEWEST_PAIRS, task.max_pairs // 8)
+        code = library.kb_rasterize(ctypes.byref(task), ctypes.byref(result))
+    if code == OUT_OF_MEMORY:
+        count, (height, width, _) = points.shape[0], out.index.shape
+        raise MemoryError(
+            f"not enough memory to rasterise {count:,} points at {width}x{height}: about "
+            f"{16 * count / 1e6:,.0f} MB for the points alone; use fewer points"
+        )
     if code != 0:
         raise RuntimeError(f"kb_rasterize failed with status {code}")
 

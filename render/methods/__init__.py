@@ -11,6 +11,7 @@ from render.methods.base import Method
 _METHODS = {
     "kbuffer": "render.methods.kbuffer:KBufferMethod",
     "gaussians": "render.methods.gaussians:GaussiansMethod",
+    "gaussians-k": "render.methods.gaussians:GaussiansKMethod",
     "bpcr": "render.methods.npf:Bpcr",
     "frepcr": "render.methods.npf:Frepcr",
 }

@@ -127,6 +127,11 @@ class Method(ABC):
         return None
 
     # ------------------------------------------------------------------ pictures
+    @property
+    def k(self) -> int:
+        """Most layers that a picture is made of."""
+        return self.options.k
+
     @abstractmethod
     def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
         """The picture of ``camera`` at its resolution, no grad, evaluation mode, no state written.

@@ -12,10 +12,10 @@ from render.camera import Camera
 from render.errors import UserError
 from render.gaussians.cloud import Cloud
 from render.gaussians.densify import Event
-from render.kbuffer.gaussians import MAX_LAYERS, Layers, Projected
+from render.kbuffer.gaussians import MAX_LAYERS, Layers, Projected, Splatted, splat, splat_layers
 from render.kbuffer.types import KBuffer
 from render.memory import REMEDY, check_room, training_bytes
-from render.methods.base import Method, MethodOptions
+from render.methods.base import Inspection, Method, MethodOptions, Render
 from render.methods.targets import coarse_view, content_box, halvings, training_window
 from render.scenes.types import Scene
 
@@ -185,3 +185,32 @@ def shares(layers: Layers) -> Tensor:
     assert weight is not None
     total = weight.sum(-1, keepdim=True).clamp(min=1e-12)
     return weight * layers.alpha[..., None] / total
+
+
+def over(image: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
+    """A premultiplied picture [H, W, 3] over ``background`` [3]."""
+    return image + (1 - alpha)[..., None] * background
+
+
+def composite_layers(
+    projected: Projected, values: Tensor, camera: Camera, k: int, most: int
+) -> Splatted:
+    """Values [N, C] of all contributions, with the K-buffer; of the k heaviest if k < most."""
+    size = (camera.width, camera.height)
+    if k >= most:
+        return splat(projected, values, *size, k)
+    few = splat_layers(projected, values, *size, k)
+    return Splatted(few.image, few.alpha, few.kbuffer)
+
+
+def picture_of(seen: Splatted, background: Tensor) -> Render:
+    """Composited colours over ``background`` [3]."""
+    rgb = over(seen.image[..., :3], seen.alpha, background.to(seen.image)).clamp(0, 1)
+    return Render(rgb, seen.alpha, mean_depth(seen.kbuffer))
+
+
+def inspection_of(projected: Projected, seen: Splatted) -> Inspection:
+    """The layers of a picture with the weights that they have in the composite of all."""
+    assert seen.kbuffer.weight is not None
+    color = seen.kbuffer.gather(projected.rgb.clamp(max=1))
+    return Inspection(seen.kbuffer, color, seen.kbuffer.weight)

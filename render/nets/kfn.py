@@ -23,13 +23,7 @@ class Kfn(nn.Module):
     ) -> None:
         super().__init__()
         self.k, self.dim = k, dim
-        self.gate = nn.Sequential(
-            nn.Conv2d(k * dim, width, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, k * dim, 1),
-        )
+        self.gate = gate_convolutions(k * dim, width)
         self.fuse = nn.Conv2d(k * dim, dim, 1)
         if scaled_init:
             self.fuse.weight.data.mul_(k * dim)
@@ -42,3 +36,33 @@ class Kfn(nn.Module):
     def layer_mass(self, mask: Tensor) -> Tensor:
         """Softmax mass of every layer, [H, W, K] (sums to 1), of a mask [1, K*D, H, W]."""
         return mask[0].unflatten(0, (self.k, self.dim)).sum(1).movedim(0, -1)  # [H, W, K]
+
+
+class ChannelGate(nn.Module):
+    """KFN as the authors' Gaussian program has it: a gate over the channels of one map.
+
+    conv3 -> 48, conv3 -> 48, conv1 -> C, softmax over the channels, times the input. The gates
+    are scaled by C, so that equal ones leave the input as it is. 36,224 parameters at C = 32.
+
+    Args:
+        channels: C. width: of the two hidden convolutions.
+    """
+
+    def __init__(self, channels: int, width: int = 48) -> None:
+        super().__init__()
+        self.gate = gate_convolutions(channels, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[1, C, H, W] -> [1, C, H, W]."""
+        return x * self.gate(x).softmax(1) * x.shape[1]
+
+
+def gate_convolutions(channels: int, width: int) -> nn.Sequential:
+    """The logits of KFN's gates."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(width, channels, 1),
+    )

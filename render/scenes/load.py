@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from render.errors import UserError
+from render.memory import check_room, size_text
 from render.scenes.background import Background
 from render.scenes.blender import is_blender, read_blender
 from render.scenes.bounds import bounds_of_cameras, bounds_of_points, up_of_cameras
@@ -20,7 +21,12 @@ from render.scenes.colors import colors_from_views
 from render.scenes.hull import has_silhouettes, visual_hull
 from render.scenes.images import decoded_bytes, preload
 from render.scenes.lookup import Found, find_scene
-from render.scenes.pointcloud import POINT_SUFFIXES, is_point_cloud, read_point_cloud
+from render.scenes.pointcloud import (
+    POINT_SUFFIXES,
+    is_point_cloud,
+    point_cloud_size,
+    read_point_cloud,
+)
 from render.scenes.readers import Photos, Reader, hold_out
 from render.scenes.types import Bounds, PointCloud, Scene, SplitName, View
 
@@ -35,6 +41,7 @@ READERS: tuple[Reader, ...] = (
 
 HULL_POINTS = 80_000
 RANDOM_POINTS = 60_000
+MANY_POINTS = 1_000_000  # of a file: the log tells their number and memory before they are read
 _CLOUD_NAMES = ("points.ply", "points3d.ply", "points3D.ply")
 _THREADS = 2
 
@@ -103,12 +110,13 @@ def load_scene(
     splits = _complete_splits(photos, notes)
     used = [photos.views[i] for split in splits.values() for i in split]
     notes.add(_sizes(used))
+    check_room(f"{len(used)} photographs", decoded_bytes(used), "use a larger --downscale")
     train = [photos.views[i] for i in splits["train"]]
     cameras = [view.camera for view in train]
     bounds = bounds_of_cameras(cameras)
     cloud = None
     if points is not None:
-        cloud = _with_colors(read_point_cloud(points), train, notes, check)
+        cloud = _with_colors(_read_cloud(points, notes), train, notes, check)
         notes.add(f"Points: {len(cloud):,} from {points}.")
     elif needs_points:
         cloud = _given_points(photos, train, notes, check) or _made_points(
@@ -230,6 +238,19 @@ def _sizes(views: list[View]) -> str:
     return f"{len(views)} views of {text}, {decoded_bytes(views) / 1e6:.1f} MB when decoded."
 
 
+def _read_cloud(path: Path, notes: _Notes) -> PointCloud:
+    """Read points; of many it says first how many there are and what memory they take.
+
+    Raises:
+        NotEnoughMemoryError: before anything is read.
+    """
+    count, needed = point_cloud_size(path)
+    if count >= MANY_POINTS:
+        notes.add(f"{path}: {count:,} points, about {size_text(needed)} while loading.")
+    check_room(f"{path}, {count:,} points", needed, "use a file with fewer points")
+    return read_point_cloud(path)
+
+
 def _given_points(
     photos: Photos, train: list[View], notes: _Notes, check: Callable[[], None]
 ) -> PointCloud | None:
@@ -244,7 +265,7 @@ def _given_points(
     for path in candidates:
         if not path.is_file():
             continue
-        cloud = read_colmap_points(path) if path == colmap else read_point_cloud(path)
+        cloud = read_colmap_points(path) if path == colmap else _read_cloud(path, notes)
         share = _share_in_frame(cloud.xyz, train)
         if share < 0.2:
             notes.add(
@@ -332,7 +353,7 @@ def _share_in_frame(xyz: Tensor, views: list[View]) -> float:
 def _cloud_scene(
     found: Found, background: Background, budget: int | None, seed: int, notes: _Notes
 ) -> Scene:
-    cloud = read_point_cloud(found.path)
+    cloud = _read_cloud(found.path, notes)
     bounds = bounds_of_points(cloud.xyz)
     notes.add(
         f"{len(cloud):,} points without photographs, from {cloud.source}: a scene to look at."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from render.errors import UserError
+from render.memory import loading_bytes
 from render.scenes.filetype import FileType, Form, file_type, head_lines
 from render.scenes.ply import find_points, read_ply, write_ply_rows
 from render.scenes.pointtext import first_row, read_text_table
@@ -19,6 +21,7 @@ from render.scenes.types import PointCloud
 POINT_SUFFIXES = (".ply", ".npy", ".npz", ".xyz", ".txt", ".csv", ".pts", ".asc")
 POINT_FORMS: tuple[Form, ...] = ("ply", "npy", "npz", "numbers")
 
+TEXT_BYTES = 10  # of memory for each byte of text, while it is read
 # Colour of a splat of degree 0: rgb = 0.5 + SH_C0 * f_dc.
 SH_C0 = 0.28209479177387814
 _POSITION_NAMES = ("xyz", "points", "means3d", "means", "positions", "vertices", "pts")
@@ -97,6 +100,43 @@ def describe_point_cloud(path: Path, kind: FileType) -> str:
     return f"point cloud, {_describe_numpy(path)}"
 
 
+def point_cloud_size(path: str | Path) -> tuple[int, int]:
+    """How many points a file holds, and the bytes of memory that reading it takes; both about.
+
+    Reads its header at most.
+
+    Raises:
+        UserError: as :func:`read_point_cloud`, for what the header tells.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such point cloud file.")
+    kind = file_type(path)
+    if kind.form == "ply":
+        header, index = find_points(path)
+        element = header.elements[index]
+        if header.format == "ascii" or element.has_lists:  # a table of doubles beside the text
+            row = 8 * len(element.properties)
+            return element.count, 2 * kind.size + loading_bytes(element.count, row)
+        size = element.dtype("=").itemsize
+        splats = any(p.name.lower() == "f_dc_0" for p in element.properties)
+        return element.count, loading_bytes(element.count, 2 * size if splats else size)
+    if kind.form == "npy":
+        with _numpy_errors(path):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        rows = array.shape[0] if array.ndim else 0
+        return rows, array.nbytes + loading_bytes(rows, 0)
+    if kind.form == "npz":
+        with _numpy_errors(path), zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        return size // 24, 2 * size + loading_bytes(size // 24, 0)
+    if kind.form != "numbers":  # read_point_cloud says what it is
+        return 0, 0
+    lines = kind.head.count(b"\n")
+    rows = round(lines * kind.size / max(1, len(kind.head)))
+    return rows, TEXT_BYTES * kind.size
+
+
 def write_ply(path: str | Path, cloud: PointCloud) -> None:
     """Write xyz, normals and colours (uchar) as binary little-endian PLY."""
     fields = [(name, "<f4") for name in "xyz"]
@@ -126,7 +166,7 @@ def _from_columns(path: Path, columns: Columns) -> PointCloud:
         raise _no_points(path)
     # Double coordinates may be finite and still overflow float32.
     with np.errstate(over="ignore"):
-        xyz = xyz.astype(np.float32)
+        xyz = xyz.astype(np.float32, copy=False)
     keep = np.isfinite(xyz).all(1)
     dropped = int(len(xyz) - keep.sum())
     if dropped == len(xyz):
@@ -134,7 +174,7 @@ def _from_columns(path: Path, columns: Columns) -> PointCloud:
     gaussians = _gaussians(columns)
     normals = _stack(columns, ("nx", "ny", "nz"))
     if normals is not None:
-        normals = normals.astype(np.float32)
+        normals = normals.astype(np.float32, copy=False)
         normals[~np.isfinite(normals).all(1)] = 0
         if not normals.any():  # 3DGS writes zeros where the standard wants normals
             normals = None
@@ -175,7 +215,9 @@ def color_to_unit(values: np.ndarray) -> np.ndarray:
     """Colours of any type as float32 in [0, 1]: bytes, 16-bit, 0..1 or 0..255 floats."""
     if values.dtype == np.int8:  # bytes written with the wrong sign
         values = values.view(np.uint8)
-    out = np.nan_to_num(values.astype(np.float32), nan=0.5, posinf=1.0, neginf=0.0)
+    out = values.astype(np.float32)
+    if values.dtype.kind == "f":
+        np.nan_to_num(out, copy=False, nan=0.5, posinf=1.0, neginf=0.0)
     if values.dtype == np.uint8:
         top = 255.0
     elif values.dtype == np.uint16:
@@ -186,7 +228,8 @@ def color_to_unit(values: np.ndarray) -> np.ndarray:
             top = 255.0 if largest <= 255 else 65535.0
         else:
             top = 1.0 if largest <= 1.001 else 255.0 if largest <= 255 else 65535.0
-    return (out / top).clip(0, 1)
+    out /= top
+    return out.clip(0, 1, out=out)
 
 
 def _gaussians(columns: Columns) -> dict[str, Tensor] | None:
@@ -198,9 +241,9 @@ def _gaussians(columns: Columns) -> dict[str, Tensor] | None:
         names = [n for n in columns if n.startswith(prefix) and n[len(prefix) :].isdigit()]
         names.sort(key=lambda n: int(n[len(prefix) :]))
         values = _stack(columns, tuple(names)) if names else None
-        return None if values is None else torch.from_numpy(values.astype(np.float32))
+        return None if values is None else torch.from_numpy(values.astype(np.float32, copy=False))
 
-    out = {"f_dc": torch.from_numpy(dc.astype(np.float32))}
+    out = {"f_dc": torch.from_numpy(dc.astype(np.float32, copy=False))}
     for name, prefix in (("f_rest", "f_rest_"), ("scale", "scale_"), ("rotation", "rot_")):
         values = family(prefix)
         if values is not None:

@@ -137,6 +137,23 @@ class Trainer:
         sums = [p.grad.sum() for p in params if p.grad is not None]
         return not sums or bool(torch.stack(sums).isfinite().all())
 
+    def intact(self) -> bool:
+        """Whether optimiser and method belong together.
+
+        A step that was broken off while it exchanged the parameters may leave them apart: such a
+        state must not be saved.
+        """
+        ours = [p for group in self.optimizer.param_groups for p in group["params"]]
+        theirs = [p for group in self.method.parameter_groups() for p in group["params"]]
+        if [id(p) for p in ours] != [id(p) for p in theirs]:
+            return False
+        return all(
+            moment.shape == parameter.shape
+            for parameter in ours
+            for name, moment in self.optimizer.state.get(parameter, {}).items()
+            if name.startswith("exp_avg")
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the next step, as tensors and plain numbers."""
         state = {

@@ -272,9 +272,34 @@ def test_cloud_alone_gives_montage_and_orbit(run: Run, tmp_path: Path) -> None:
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--doctor"]) == 0
     text = capsys.readouterr().out
-    for name in ("torch", "CUDA", "Kernels", "Window", "ffmpeg", "gsplat", "Scenes"):
+    for name in (
+        "torch",
+        "CUDA",
+        "Memory",
+        "Kernels",
+        "CUDA kernels",
+        "Window",
+        "ffmpeg",
+        "gsplat",
+        "Scenes",
+    ):
         assert name in text
     assert "cannot be examined" not in text
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("/usr/bin/kbuffers", "kbuffers"), ("kbuffers.exe", "kbuffers"), ("main.py", "main.py")],
+)
+def test_help_and_errors_name_the_command_that_was_typed(
+    typed: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [typed])
+    with pytest.raises(SystemExit):
+        main.main(["--help"])
+    assert f"usage: {name} " in capsys.readouterr().out
+    assert main.main(["--no-such-option"]) == 1
+    assert f"{name} --help lists all options" in capsys.readouterr().err
 
 
 def test_default_method_on_the_bundled_scene(run: Run, tmp_path: Path) -> None:

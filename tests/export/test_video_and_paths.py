@@ -165,6 +165,26 @@ def test_cloud_is_framed_and_rendered() -> None:
     assert inside.kbuffer.k == 2 and float(inside.weight.sum(-1).max()) <= 1 + 1e-5
 
 
+def test_a_draft_shows_the_same_cloud_with_fewer_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("render.export.cloud.DRAFT_POINTS", 500)
+    scene = cloud_scene(torch.rand(2000, 3, generator=torch.Generator().manual_seed(0)))
+    renderer = CloudRenderer(scene, 4)
+    draft = renderer.draft()
+    assert draft is renderer.draft() is draft.draft() and len(draft.xyz) == 500
+    view = frame_cloud(scene, 80, 60)
+    whole, part = renderer.render(view, torch.ones(3)), draft.render(view, torch.ones(3))
+    assert whole.alpha is not None and part.alpha is not None
+    assert float(part.alpha.mean()) == pytest.approx(float(whole.alpha.mean()), rel=0.15)
+    inside = draft.inspect(view)
+    valid = inside.kbuffer.valid
+    ids = inside.kbuffer.index[valid].long()  # those of the whole cloud
+    assert renderer.rgb is not None and int(ids.max()) > 500
+    assert torch.equal(renderer.rgb[ids], inside.color[valid])
+    monkeypatch.undo()
+    few = CloudRenderer(scene, 4)
+    assert few.draft() is few
+
+
 def test_cloud_without_colours_is_coloured_by_height() -> None:
     renderer = CloudRenderer(cloud_scene(), 2)
     assert renderer.rgb is not None and renderer.rgb.std(0).min() > 0.05

@@ -11,6 +11,12 @@ from torch import Tensor
 from render.camera import Camera
 from render.export.cloud import CloudRenderer
 from render.methods.base import Method
+from render.methods.gaussians import (
+    GaussiansKMethod,
+    GaussiansKOptions,
+    GaussiansMethod,
+    GaussiansOptions,
+)
 from render.methods.kbuffer import KBufferMethod
 from render.methods.npf import Bpcr, Frepcr, NpfOptions
 from tests.fakes import FakeMethod, FakeOptions
@@ -48,6 +54,13 @@ def renderer(name: str) -> Method | CloudRenderer:
         return FakeMethod(FakeOptions(), scene, cpu, generator)
     if name in ("bpcr", "frepcr"):
         return (Bpcr if name == "bpcr" else Frepcr)(NPF, scene, cpu, generator)
+    if name == "gaussians":
+        return GaussiansMethod(GaussiansOptions(k=4, points=300), scene, cpu, generator)
+    if name in ("layers", "channels"):
+        reading = GaussiansKOptions(k=4, points=300, reading=name, features=4, width=8)
+        other = GaussiansKMethod(reading, scene, cpu, generator)
+        other.network_on = True
+        return other
     method = KBufferMethod(replace(SMALL, k=4), scene, cpu, generator)
     method.network_on = name == "kbuffer network"
     return method
@@ -55,7 +68,13 @@ def renderer(name: str) -> Method | CloudRenderer:
 
 @pytest.mark.parametrize("k", [1, 3, None])
 @pytest.mark.parametrize("seen", [True, False])
-@pytest.mark.parametrize("name", ["cloud", "fake", "bpcr", "frepcr", "kbuffer", "kbuffer network"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cloud", "fake", "bpcr", "frepcr", "kbuffer", "kbuffer network"),
+        *("gaussians", "layers", "channels"),
+    ],
+)
 def test_view_is_render_and_inspect(name: str, seen: bool, k: int | None) -> None:
     camera: Camera = cameras_around(3, 24)[1]
     camera = camera if seen else away(camera)
@@ -66,7 +85,7 @@ def test_view_is_render_and_inspect(name: str, seen: bool, k: int | None) -> Non
     if name != "fake":
         assert bool(inside.kbuffer.valid.any()) is seen
     features = inside.extra.get("features")
-    if name in ("cloud", "fake"):
+    if name in ("cloud", "fake", "gaussians"):
         assert features is None
     else:
         assert features is not None

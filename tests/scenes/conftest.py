@@ -1,9 +1,8 @@
-"""Fixtures: scene folders on disk and the shared real data."""
+"""Fixtures: scene folders on disk."""
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +36,3 @@ def make_scene(tmp_path: Path) -> MakeScene:
         return folder
 
     return make
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """The real data beside the project; tests that need it are skipped where it is missing."""
-    root = Path(os.environ.get("KBUFFERS_SHARED", Path(__file__).parents[3] / "shared")) / "data"
-    if not root.is_dir():
-        pytest.skip(f"no shared data at {root}")
-    return root

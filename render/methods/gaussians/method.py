@@ -19,10 +19,16 @@ from render.gaussians.densify import Densifier
 from render.gaussians.densify.blame import BlameDensifier, BlameOptions
 from render.gaussians.densify.default import DefaultDensifier, DefaultOptions
 from render.gaussians.densify.mcmc import McmcDensifier, McmcOptions
-from render.kbuffer.gaussians import Projected, Splatted, splat, splat_layers
+from render.kbuffer.gaussians import Projected, Splatted, splat
 from render.methods.base import Inspection, MethodOptions, Render, StepOutput
 from render.methods.gaussians.options import GaussiansOptions
-from render.methods.splatting import SplattingMethod, mean_depth
+from render.methods.splatting import (
+    SplattingMethod,
+    composite_layers,
+    inspection_of,
+    over,
+    picture_of,
+)
 from render.scenes.types import Scene
 from render.training.losses import dssim, l1
 from render.training.sampler import ViewSampler
@@ -109,22 +115,26 @@ class GaussiansMethod(SplattingMethod):
     ) -> tuple[Tensor, Tensor | None]:
         """The picture [H, W, 3] of a step, not clamped, and its probe channels [H, W, C] if any."""
         with stage("rasterise"):
-            everything = self._composite(camera)
-        rgb = over(everything.image[..., :3], everything.alpha, background)
-        return rgb, everything.image[..., 3:]
+            everything, probe = self._composite(camera)
+        return over(everything.image, everything.alpha, background), probe
 
-    def _composite(self, camera: Camera) -> Splatted:
-        """All contributions; values are r, g, b and the densifier's probe channels."""
+    def _composite(self, camera: Camera) -> tuple[Splatted, Tensor | None]:
+        """All contributions, and the densifier's probe channels [H, W, C] if it wants any."""
         projected = self._projected = self._project(camera)
-        if projected.splats.requires_grad:
-            projected.splats.retain_grad()
-        values = projected.rgb
-        self._probe = None
+        projected.splats.retain_grad()
+        values, self._probe = self._values(projected, camera), None
+        channels = values.shape[1]
         if self.densifier.channels:
             size = (len(self.cloud), self.densifier.channels)
             self._probe = torch.zeros(size, device=self.device, requires_grad=True)
             values = torch.cat([values, self._probe], 1)
-        return splat(projected, values, camera.width, camera.height, 0)
+        seen = splat(projected, values, camera.width, camera.height, 0)
+        probe = None if self._probe is None else seen.image[..., channels:]
+        return seen._replace(image=seen.image[..., :channels]), probe
+
+    def _values(self, projected: Projected, camera: Camera) -> Tensor:
+        """What is composited, [N, C]."""
+        return projected.rgb
 
     def _blamed(self, probe: Tensor | None, error: Tensor) -> Tensor | None:
         """Zero, with each Gaussian's share of the error and of the picture as gradients."""
@@ -151,40 +161,26 @@ class GaussiansMethod(SplattingMethod):
     @torch.no_grad()
     def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
         """Of all contributions; with ``k`` below the method's K of the k heaviest alone."""
-        return self._rendered(self._project(camera), camera, background.to(self.device), k)[0]
+        return picture_of(self._seen(self._project(camera), camera, k), background)
 
     @torch.no_grad()
     def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
         projected = self._project(camera)
-        size = (camera.width, camera.height)
-        return self._inspected(projected, splat(projected, projected.rgb, *size, self._clip(k)))
+        return self._inspection(projected, self._seen(projected, camera, k))
 
     @torch.no_grad()
     def view(
         self, camera: Camera, background: Tensor, k: int | None = None
     ) -> tuple[Render, Inspection]:
         projected = self._project(camera)
-        render, seen = self._rendered(projected, camera, background.to(self.device), k)
-        return render, self._inspected(projected, seen)
+        seen = self._seen(projected, camera, k)
+        return picture_of(seen, background), self._inspection(projected, seen)
 
-    def _rendered(
-        self, projected: Projected, camera: Camera, background: Tensor, k: int | None
-    ) -> tuple[Render, Splatted]:
-        size, layers = (camera.width, camera.height), self._clip(k)
-        seen: Splatted
-        if layers < self.options.k:
-            few = splat_layers(projected, projected.rgb, *size, layers)
-            seen = Splatted(few.image, few.alpha, few.kbuffer)
-        else:
-            seen = splat(projected, projected.rgb, *size, layers)
-        rgb = over(seen.image, seen.alpha, background).clamp(0, 1)
-        return Render(rgb, seen.alpha, mean_depth(seen.kbuffer)), seen
+    def _inspection(self, projected: Projected, seen: Splatted) -> Inspection:
+        return inspection_of(projected, seen)
 
-    def _inspected(self, projected: Projected, seen: Splatted) -> Inspection:
-        assert seen.kbuffer.weight is not None
-        return Inspection(
-            seen.kbuffer, seen.kbuffer.gather(projected.rgb.clamp(max=1)), seen.kbuffer.weight
-        )
+    def _seen(self, projected: Projected, camera: Camera, k: int | None) -> Splatted:
+        return composite_layers(projected, projected.rgb, camera, self._clip(k), self.options.k)
 
     # ------------------------------------------------------------------ state
     def state_dict(self) -> dict[str, Any]:
@@ -199,8 +195,3 @@ class GaussiansMethod(SplattingMethod):
         self.densifier = self._densifier()
         self.densifier.load_state_dict(state["densifier"])
         self.degree = int(state["degree"])
-
-
-def over(image: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
-    """A premultiplied picture [H, W, 3] over ``background`` [3]."""
-    return image + (1 - alpha)[..., None] * background

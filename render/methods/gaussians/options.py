@@ -8,6 +8,7 @@ from typing import Literal
 from render.methods.splatting import SplattingOptions
 
 StrategyName = Literal["blame", "default", "mcmc"]
+ReadingName = Literal["layers", "channels"]
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,15 @@ class GaussiansOptions(SplattingOptions):
     noise: float = 5e5  # mcmc: times the learning rate of the positions
     opacity_weight: float = 0.01  # mcmc: of the mean opacity in the loss
     scale_weight: float = 0.01  # mcmc: of the mean size in the loss
+
+
+@dataclass(frozen=True)
+class GaussiansKOptions(GaussiansOptions):
+    """3D Gaussian splatting with the K-Buffers network; ``k`` is the number of layers it fuses."""
+
+    reading: ReadingName = "layers"  # KFN over the K layers of a pixel, or over channels
+    network_from: int = 1000  # layers: step at which the network starts to learn
+    lr_network: float = 2e-3
+    features: int = 0  # learned channels of every Gaussian; 0: 4 for layers, 32 for channels
+    width: int = 32  # layers: channels of the U-Net
+    layer_dropout: float = 0.15  # share of the steps that train with fewer than K layers

@@ -1,0 +1,114 @@
+"""Two readings of "K buffers" on Gaussians: networks between the composite and the picture.
+
+``layers`` takes the word literally: KFN gates the K heaviest contributions of every pixel, and a
+small U-Net turns what they say into a correction of the composited colours. ``channels`` is what
+the authors' program does (../shared/methods/02, sections 4 and 5): each Gaussian has a vector in
+place of a colour, KFN gates the *channels* of the composite, and a U-Net decodes the picture.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from render.camera import Camera
+from render.gaussians.cloud import Cloud
+from render.kbuffer.gaussians import Projected, Splatted, splat_layers
+from render.kbuffer.gaussians_torch import sh_basis
+from render.methods.splatting import over
+from render.nets.fusion import Fusion, fast_bfloat16
+from render.nets.kfn import ChannelGate
+from render.nets.unet import GatedUNet
+
+HARMONICS = 15  # view-dependent ones that the head sees, beside the constant
+HEAD_WIDTH = 64
+
+
+class Reading(nn.Module, ABC):
+    """What is composited, and how the picture is made from it."""
+
+    @abstractmethod
+    def values(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
+        """[N, C] of the Gaussians, to be composited."""
+
+    @abstractmethod
+    def decode(
+        self, cloud: Cloud, projected: Projected, seen: Splatted, k: int, background: Tensor
+    ) -> Tensor:
+        """The picture [H, W, 3], not clamped.
+
+        Args:
+            seen: the composite of ``values``; ``image`` [H, W, C] without background.
+            k: layers.
+        """
+
+
+class LayersReading(Reading):
+    """A gate over the K heaviest contributions of each pixel; starts as the plain composite.
+
+    Args:
+        k: layers. features: of each. width: channels of the U-Net.
+    """
+
+    def __init__(self, k: int, features: int, width: int) -> None:
+        super().__init__()
+        self.fusion = Fusion(k, features, width)
+
+    def values(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
+        return projected.rgb
+
+    def decode(
+        self, cloud: Cloud, projected: Projected, seen: Splatted, k: int, background: Tensor
+    ) -> Tensor:
+        height, width = seen.alpha.shape
+        features = cloud.features
+        layers = splat_layers(projected, features, width, height, k, features.shape[1])
+        rgb = over(seen.image, seen.alpha, background)
+        return self.fusion(layers.features, rgb, seen.alpha)
+
+
+class ChannelsReading(Reading):
+    """A gate over the channels of the composite; the network makes the whole picture.
+
+    Differs from the authors' program where it is at odds with itself: no embedding of the training
+    photograph (evaluation never had one), InstanceNorm in place of a BatchNorm that stayed in
+    training mode, and gates scaled so that equal ones change nothing.
+
+    Args:
+        features: channels of every Gaussian.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.head = nn.Sequential(
+            nn.Linear(features + 1 + HARMONICS, HEAD_WIDTH),
+            nn.ReLU(),
+            nn.Linear(HEAD_WIDTH, HEAD_WIDTH),
+            nn.ReLU(),
+            nn.Linear(HEAD_WIDTH, features),
+        )
+        nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
+        self.gate = ChannelGate(features)
+        self.unet = GatedUNet(features)
+
+    def values(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
+        """Stored features, and what the head adds to those of visible Gaussians."""
+        seen = (projected.extent[:, 0] > 0).nonzero()[:, 0]
+        features = cloud.features[seen]
+        offset = cloud.means.detach()[seen] - camera.position.to(features)
+        direction = F.normalize(offset, dim=1)
+        basis = torch.cat([torch.ones_like(offset[:, :1]), sh_basis(direction, HARMONICS)], 1)
+        added = self.head(torch.cat([features, basis], 1))
+        return cloud.features.index_add(0, seen, added)
+
+    def decode(
+        self, cloud: Cloud, projected: Projected, seen: Splatted, k: int, background: Tensor
+    ) -> Tensor:
+        x = seen.image.permute(2, 0, 1)[None]  # [1, C, H, W]
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=fast_bfloat16(x.device)):
+            y = self.unet(self.gate(x))
+        return y[0].permute(1, 2, 0).sigmoid()
