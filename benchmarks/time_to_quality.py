@@ -95,6 +95,12 @@ def view_layers(method: Method, scene: Scene, ks: list[int]) -> dict[str, float]
     return out
 
 
+def _title(scene: Scene) -> str:
+    camera = scene.split("train")[0].camera
+    points = scene.points.source if scene.points else "no points"
+    return f"{scene.name}, {camera.width}x{camera.height}, {points}"
+
+
 def main(options: Options) -> None:
     scene = load_scene(
         options.scene,
@@ -119,7 +125,7 @@ def main(options: Options) -> None:
             generator = torch.Generator().manual_seed(options.seed)
             method = cls(chosen, scene, torch.device("cpu"), generator)
             rows = train(method, scene, options)
-            results.append({"method": name, "k": k, "rows": rows})
+            results.append({"method": name, "k": k, "set": options.set, "rows": rows})
             values = [f"{row['psnr']:.2f}" for row in rows]
             table.add_row(f"{name} K={k}", *values, str(rows[-1]["step"]))
             if options.view_k and k == options.k[-1]:
@@ -129,7 +135,9 @@ def main(options: Options) -> None:
                 table.caption = f"{table.caption or ''}{name} K={k} looked at with {text}\n"
     Console().print(table)
     if options.json is not None:
-        options.json.write_text(json.dumps({"scene": scene.name, "results": results}, indent=1))
+        options.json.write_text(
+            json.dumps({"scene": scene.name, "title": _title(scene), "results": results}, indent=1)
+        )
 
 
 if __name__ == "__main__":
