@@ -74,10 +74,35 @@ KB_HD uint32_t float_bits(float f) {
 #endif
 }
 
-// A point on the screen. Axes: u right, v down, in the unit of the pixel centres; z = depth.
-struct alignas(16) Point {
-  float u, v, z, r;
+KB_HD float float_of_bits(uint32_t u) {
+#ifdef __CUDA_ARCH__
+  return __uint_as_float(u);
+#else
+  float f;
+  memcpy(&f, &u, sizeof f);
+  return f;
+#endif
+}
+
+// What the templates below are made of. kb_simd.h has the same for eight floats at once, and every
+// lane gives the bits of the one float here.
+KB_HD float larger(float a, float b) { return a > b ? a : b; }   // b if either is NaN
+KB_HD float smaller(float a, float b) { return a < b ? a : b; }  // b if either is NaN
+KB_HD float magnitude(float a) { return fabsf(a); }
+KB_HD bool less(float a, float b) { return a < b; }
+KB_HD bool at_least(float a, float b) { return a >= b; }
+KB_HD bool both(bool a, bool b) { return a && b; }
+KB_HD float select(bool choice, float yes, float no) { return choice ? yes : no; }
+KB_HD int truncate(float a) { return int(a); }
+KB_HD int round_up(float a) { return int(a) + (float(int(a)) < a); }  // for a >= 0
+
+// A point on the screen. Axes: u right, v down, in the unit of the pixel centres; z = depth,
+// r = radius. T: float, or eight of them.
+template <class T>
+struct alignas(4 * sizeof(T)) PointOf {
+  T u, v, z, r;
 };
+using Point = PointOf<float>;
 
 // Drawing order. For z >= +0 the bits of a float are monotone, so one integer comparison orders by
 // depth and, at equal depth, by index.
@@ -97,45 +122,43 @@ struct Axis {
 // Pixels [*first, *last] whose centres can be nearer than r to position u; empty if first > last.
 // A little wide, so that no rounding here can lose a pixel: the exact test is made per pixel.
 // The clamps are written so that a NaN (overflow: inf - inf) gives the whole axis.
-KB_HD void pixel_span(const Axis& a, float u, float r, int* first, int* last) {
-  const float c = sub(mul(add(u, a.half), a.scale), 0.5f);
-  const float reach = mul(r, a.scale);
-  const float wide = add(reach, add(0.02f, mul(1e-6f, add(fabsf(c), reach))));
+template <class T, class Index>
+KB_HD void pixel_span(const Axis& a, T u, T r, Index* first, Index* last) {
+  const T c = sub(mul(add(u, T(a.half)), T(a.scale)), T(0.5f));
+  const T reach = mul(r, T(a.scale));
+  const T wide = add(reach, add(T(0.02f), mul(T(1e-6f), add(magnitude(c), reach))));
   const float n = float(a.n);
-  float lo = sub(c, wide), hi = add(c, wide);
-  lo = lo > 0.0f ? lo : 0.0f;
-  lo = lo < n ? lo : n;
-  hi = hi < n - 1.0f ? hi : n - 1.0f;
-  hi = hi > -1.0f ? hi : -1.0f;
-  *first = int(lo) + (float(int(lo)) < lo);  // ceil
-  *last = int(hi + 1.0f) - 1;                // floor; the sum can only round up
+  *first = round_up(smaller(larger(sub(c, wide), T(0.0f)), T(n)));
+  const T end = larger(smaller(add(c, wide), T(n - 1.0f)), T(-1.0f));
+  *last = truncate(add(end, T(1.0f))) - 1;  // rounds down; the sum can only round up
 }
 
 // The pixel that contains position u, or -1 outside the image.
-KB_HD int pixel_at(const Axis& a, float u) {
-  const float t = mul(add(u, a.half), a.scale);
-  return t >= 0.0f && t < float(a.n) ? int(t) : -1;
+template <class T>
+KB_HD auto pixel_at(const Axis& a, T u) {
+  const T t = mul(add(u, T(a.half)), T(a.scale));
+  const auto inside = both(at_least(t, T(0.0f)), less(t, T(float(a.n))));
+  return truncate(select(inside, t, T(-1.0f)));
 }
 
-KB_HD float squared_distance(float dx, float dy) { return add(mul(dx, dx), mul(dy, dy)); }
+template <class T>
+KB_HD T squared_distance(T dx, T dy) {
+  return add(mul(dx, dx), mul(dy, dy));
+}
 
 // One row of a [3, 4] matrix times (x, y, z, 1), in a fixed order of operations.
-KB_HD float affine(const float* row, const float* p) {
-  return add(add(mul(row[0], p[0]), mul(row[1], p[1])), add(mul(row[2], p[2]), row[3]));
+template <class T>
+KB_HD T affine(const float* row, T x, T y, T z) {
+  return add(add(mul(T(row[0]), x), mul(T(row[1]), y)), add(mul(T(row[2]), z), T(row[3])));
 }
-
-// World point to screen: `m` [3, 4] holds intrinsics times world-to-camera.
-KB_HD Point project(const float* m, const float* p) {
-  const float z = affine(m + 8, p);
-  return {div(affine(m, p), z), div(affine(m + 4, p), z), z, 0.0f};
-}
-
-// False for NaN and for +-inf.
-KB_HD bool finite(float f) { return fabsf(f) < INFINITY; }
 
 // Points that take part: finite, not nearer than z_near (>= 0), of a real size.
-KB_HD bool drawable(const Point& p, float z_near) {
-  return p.z >= z_near && finite(p.z) && finite(p.u) && finite(p.v) && p.r > 0.0f;
+template <class T>
+KB_HD auto drawable(const PointOf<T>& p, float z_near) {
+  const T end(INFINITY);
+  const auto depth = both(at_least(p.z, T(z_near)), less(p.z, end));
+  const auto place = both(less(magnitude(p.u), end), less(magnitude(p.v), end));
+  return both(both(depth, place), less(T(0.0f), p.r));
 }
 
 }  // namespace kb

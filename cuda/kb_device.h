@@ -9,15 +9,6 @@ constexpr int WARP = 32;
 constexpr int WINDOW_WIDTH = 8, WINDOW_HEIGHT = WARP / WINDOW_WIDTH;  // the pixels of a warp
 constexpr int BLOCK = TILE_PIXELS;                                    // threads: one for a pixel
 
-struct Cloud {
-  const float* points;  // [n, 3]
-  const float* radius;  // [n] or [1]
-  int64_t n, radius_stride;
-  float world_to_screen[12];
-  float z_near, radius_focal;
-  int32_t from_world;
-};
-
 // The tiles [first, last) in row-major order, and where in the image these two are.
 struct Band {
   int first, last, first_row, first_column, last_row, last_column;
@@ -57,18 +48,7 @@ struct Drawing {
   int32_t first;            // tile
 };
 
-// ------------------------------------------------------------------------- projection
-KB_HD Point screen_point(const Cloud& c, Footprint shape, int64_t i) {
-  const float* p = c.points + 3 * i;
-  Point q = {p[0], p[1], p[2], 0.0f};
-  if (c.from_world) q = project(c.world_to_screen, p);
-  const float r = c.radius[i * c.radius_stride];
-  q.r = c.radius_focal > 0.0f ? div(mul(r, c.radius_focal), q.z) : r;
-  if (shape == PIXEL) q.r = 1.0f;                       // its size plays no part
-  q.z = drawable(q, c.z_near) ? fabsf(q.z) : -1.0f;     // -0 becomes +0, whose bits sort first
-  return q;
-}
-
+// ------------------------------------------------------------------------- tiles
 KB_HD int clamp(int i, int low, int high) { return i < low ? low : (i > high ? high : i); }
 
 // Tiles of `r` that come before tile (row, column).
@@ -164,7 +144,7 @@ template <Footprint SHAPE>
 KB_HD Slot slot_of(const Drawing& d, const Pixel& at, int32_t index) {
   if (index < 0) return {-1, -1.0f, -1.0f};
   const Point p = read_point(d.points + index);
-  return {index, p.z, relative_distance<SHAPE>(d.grid, p, at)};
+  return {index, p.z, relative_distance<SHAPE>(d.grid, p, at.x, at.y)};
 }
 
 KB_HD size_t first_slot(const Drawing& d, const Pixel& at) {

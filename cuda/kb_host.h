@@ -43,6 +43,15 @@ inline int lowest_bit(uint32_t bits) {
   return __builtin_ctz(bits);
 #endif
 }
+inline int lowest_bit(uint64_t bits) {
+#if defined(_MSC_VER)
+  unsigned long at;
+  _BitScanForward64(&at, bits);
+  return int(at);
+#else
+  return __builtin_ctzll(bits);
+#endif
+}
 inline int highest_bit(uint32_t bits) {
 #if defined(_MSC_VER)
   unsigned long at;

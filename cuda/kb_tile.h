@@ -1,4 +1,5 @@
-// The image is cut into square tiles; each is rasterised on its own. Shared by host and device.
+// Points on the screen, and the square tiles that the image is cut into: each is rasterised on its
+// own. Shared by host and device.
 #pragma once
 #include "kb_core.h"
 
@@ -9,6 +10,38 @@ constexpr int TILE = 1 << TILE_SHIFT;
 constexpr int TILE_PIXELS = TILE * TILE;
 
 enum Footprint { DISC = 0, PIXEL = 1 };  // all centres within the radius | the pixel it falls in
+
+// The points as they are given.
+struct Cloud {
+  const float* points;  // [n, 3]
+  const float* radius;  // [n] or [1]
+  int64_t n, radius_stride;
+  float world_to_screen[12];
+  float z_near, radius_focal;
+  int32_t from_world;
+};
+
+// Point (x, y, z) on the screen, with z = -1 if it takes no part.
+template <class T>
+KB_HD PointOf<T> to_screen(const Cloud& c, Footprint shape, T x, T y, T z, T radius) {
+  PointOf<T> q = {x, y, z, radius};
+  if (c.from_world) {
+    const float* m = c.world_to_screen;  // [3, 4] intrinsics times world-to-camera
+    q.z = affine(m + 8, x, y, z);
+    q.u = div(affine(m, x, y, z), q.z);
+    q.v = div(affine(m + 4, x, y, z), q.z);
+  }
+  if (c.radius_focal > 0.0f) q.r = div(mul(radius, T(c.radius_focal)), q.z);
+  if (shape == PIXEL) q.r = T(1.0f);  // its size plays no part
+  // -0 becomes +0, whose bits sort first
+  q.z = select(drawable(q, c.z_near), magnitude(q.z), T(-1.0f));
+  return q;
+}
+
+KB_HD Point screen_point(const Cloud& c, Footprint shape, int64_t i) {
+  const float* p = c.points + 3 * i;
+  return to_screen(c, shape, p[0], p[1], p[2], c.radius[i * c.radius_stride]);
+}
 
 struct Grid {
   Axis x, y;
@@ -50,11 +83,11 @@ KB_HD bool covers(const Grid& g, const Point& p, const Pixel& at) {
   return squared_distance(sub(p.u, at.x), sub(p.v, at.y)) < mul(p.r, p.r);
 }
 
-// The `distance` of a K-buffer: squared, over the squared radius | in pixels.
-template <Footprint SHAPE>
-KB_HD float relative_distance(const Grid& g, const Point& p, const Pixel& at) {
-  const float dx = sub(p.u, at.x), dy = sub(p.v, at.y);
-  if (SHAPE == PIXEL) return squared_distance(mul(dx, g.x.scale), mul(dy, g.y.scale));
+// The `distance` of a K-buffer, to a pixel centre: squared, over the squared radius | in pixels.
+template <Footprint SHAPE, class T>
+KB_HD T relative_distance(const Grid& g, const PointOf<T>& p, T x, T y) {
+  const T dx = sub(p.u, x), dy = sub(p.v, y);
+  if (SHAPE == PIXEL) return squared_distance(mul(dx, T(g.x.scale)), mul(dy, T(g.y.scale)));
   return div(squared_distance(dx, dy), mul(p.r, p.r));
 }
 

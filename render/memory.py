@@ -40,12 +40,12 @@ def kbuffer_bytes(width: int, height: int, k: int) -> int:
 def point_frame_bytes(points: int, width: int, height: int, k: int, pairs: float = 1.4) -> int:
     """A frame of the CPU's point rasteriser: scratch memory and K-buffer.
 
-    16 bytes a point on the screen, 8 for each ``pairs`` of a point and a 16x16 tile (1.4 a point
-    for radii of two pixels; never more than ``native.MAX_PAIRS`` at once).
+    16 bytes for each ``pairs`` of a point and a 16x16 tile (1.4 a point for radii of two pixels;
+    never more than ``native.MAX_PAIRS`` at once), and a quarter in reserve.
     """
     from render.kbuffer.native import MAX_PAIRS
 
-    return 16 * points + 8 * min(int(pairs * points), MAX_PAIRS) + kbuffer_bytes(width, height, k)
+    return 20 * min(int(pairs * points), MAX_PAIRS) + kbuffer_bytes(width, height, k)
 
 
 def picture_bytes(width: int, height: int, k: int) -> int:

@@ -12,8 +12,8 @@ from render.kbuffer.axes import PixelAxis
 from render.kbuffer.types import KBuffer
 
 MAX_K = 255
-MAX_PAIRS = 1 << 26  # 512 MB of keys; frames that need more are drawn in bands
-FEWEST_PAIRS = 1 << 17  # 1 MB of keys: the last try where memory is short
+MAX_PAIRS = 1 << 25  # 512 MB of records, 800 with radii; larger frames are drawn in bands
+FEWEST_PAIRS = 1 << 17  # 2 MB: the last try where memory is short
 OUT_OF_MEMORY = 2  # kb::Status
 FOOTPRINTS = {"disc": 0, "pixel": 1}
 
@@ -112,8 +112,8 @@ def rasterize(
     if code == OUT_OF_MEMORY:
         count, (height, width, _) = points.shape[0], out.index.shape
         raise MemoryError(
-            f"not enough memory to rasterise {count:,} points at {width}x{height}: about "
-            f"{16 * count / 1e6:,.0f} MB for the points alone; use fewer points"
+            f"not enough memory to rasterise {count:,} points at {width}x{height}; "
+            "use fewer points or a smaller picture"
         )
     if code != 0:
         raise RuntimeError(f"kb_rasterize failed with status {code}")
