@@ -86,7 +86,11 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
 
 
 def give_back() -> None:
-    """Return what glibc keeps of freed memory to the system."""
+    """Return what glibc keeps of freed memory to the system, and this thread's kernel scratch."""
+    from render.kbuffer import gaussians_native, native
+
+    native.trim()
+    gaussians_native.trim()
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)

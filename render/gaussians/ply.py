@@ -15,6 +15,7 @@ from torch import Tensor
 
 from render.camera import rotation_to_quat
 from render.errors import UserError
+from render.files import atomic_write
 from render.gaussians.cloud import COLORS, GEOMETRY, Cloud
 from render.gaussians.harmonics import rotate_harmonics
 from render.scenes.types import PointCloud
@@ -88,9 +89,8 @@ def write_ply(path: Path, cloud: Cloud, to_file: Tensor | None = None) -> None:
     for name, values in columns.items():
         rows[name] = values.numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(path.suffix + ".part")
-    PlyData([PlyElement.describe(rows, "vertex")], byte_order="<").write(str(whole))
-    whole.replace(path)  # nobody finds half a file
+    content = PlyData([PlyElement.describe(rows, "vertex")], byte_order="<")
+    atomic_write(path, lambda temporary: content.write(str(temporary)))
 
 
 def moved(tensors: dict[str, Tensor], similarity: Tensor) -> dict[str, Tensor]:

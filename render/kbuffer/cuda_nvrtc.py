@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,11 +23,22 @@ from render.memory import is_shortage
 TILE = 16
 BLOCK = 256
 COUNT_BLOCKS = 2048
-HEADERS = ("kb_core.h", "kb_tile.h", "kb_device.h")
 SHAPES = ("DISC", "PIXEL")  # by footprint
 
 # Runs `blocks` blocks of the kernel of that name; 0 or a CUDA error.
 Launch = Callable[[str, int, Sequence[Any]], int]
+
+
+class Program(NamedTuple):
+    """Kernels as NVRTC wants them."""
+
+    source: str  # a file of ``cuda/``
+    headers: tuple[str, ...]  # files of ``cuda/`` that it includes
+    texts: tuple[tuple[str, str], ...] = ()  # name and text of others: NVRTC has no C library
+    options: tuple[str, ...] = ()
+
+
+POINTS = Program("kb_kernels.cuh", ("kb_core.h", "kb_tile.h", "kb_device.h"))
 
 
 # ---------------------------------------------------------------------------- kb_device.h
@@ -217,27 +228,30 @@ class Compiler:
         self._check(self._library.nvrtcVersion(byref(major), byref(minor)))
         self.version = f"{major.value}.{minor.value}"
 
-    def compile(self, folder: Path, architecture: str, name: str) -> tuple[bytes, bytes]:
+    def compile(
+        self, folder: Path, architecture: str, name: str, kernels: Program = POINTS
+    ) -> tuple[bytes, bytes]:
         """Machine code of the kernels in ``folder`` for "sm_90", and the symbol of ``name``.
 
         Raises:
             OSError: the compiler refuses; the text is its first error.
         """
-        source = (folder / "kb_kernels.cuh").read_bytes()
-        texts = [(folder / header).read_bytes() for header in HEADERS]
-        many = c_char_p * len(HEADERS)
+        source = (folder / kernels.source).read_bytes()
+        texts = {header: (folder / header).read_bytes() for header in kernels.headers}
+        texts |= {header: text.encode() for header, text in kernels.texts}
+        many = c_char_p * len(texts)
         program = c_void_p()
         self._check(
             self._library.nvrtcCreateProgram(
-                byref(program), source, b"kb_kernels.cuh", len(HEADERS), many(*texts),
-                many(*(header.encode() for header in HEADERS)),
+                byref(program), source, kernels.source.encode(), len(texts),
+                many(*texts.values()), many(*(header.encode() for header in texts)),
             )
         )  # fmt: skip
         try:
             expression = name.encode()
             self._check(self._library.nvrtcAddNameExpression(program, expression))
-            options = (f"--gpu-architecture={architecture}".encode(), b"-std=c++17")
-            options = (c_char_p * len(options))(*options)
+            words = (f"--gpu-architecture={architecture}", "-std=c++17", *kernels.options)
+            options = (c_char_p * len(words))(*(word.encode() for word in words))
             if self._library.nvrtcCompileProgram(program, len(options), options):
                 log = self._text(program, "ProgramLog").decode(errors="replace").splitlines()
                 raise OSError(next((line for line in log if "error" in line), "unknown error"))
@@ -282,48 +296,51 @@ def _open_nvrtc() -> ctypes.CDLL:
         raise OSError(f"NVRTC ({name}) not found") from None
 
 
-class Nvrtc:
-    """Kernels compiled at run time for one kind of GPU; see ``cuda_impl.Kernels``.
+class Module:
+    """Kernels compiled at run time for one kind of GPU, each at its first launch.
 
     Raises:
         OSError: there is no NVRTC, or it does not know this GPU.
     """
 
-    def __init__(self, folder: Path, capability: tuple[int, int]) -> None:
+    def __init__(
+        self, folder: Path, capability: tuple[int, int], kernels: Program, first: str
+    ) -> None:
         self._folder, self._architecture = folder, f"sm_{capability[0]}{capability[1]}"
+        self._kernels = kernels
         self._compiler = Compiler()
         self.version = self._compiler.version
         self._codes: dict[str, tuple[bytes, bytes]] = {}
         self._functions: dict[tuple[str, int], c_void_p] = {}
         self._lock = threading.Lock()
-        self._code("kb::kb_count")
+        self._code(first)
         self._driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 
-    def rasterize(self, task: Input, result: Output) -> int:
-        """See ``cuda_impl.Kernels``."""
-
-        def launch(name: str, blocks: int, arguments: Sequence) -> int:
-            try:
-                function = self._function(name, task.device)
-            except _DriverError as error:
-                return error.code
-            pointers = (c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
-            # function, grid, block, shared memory, stream, arguments, extra
-            return self._driver.cuLaunchKernel(
-                function, blocks, 1, 1, BLOCK, 1, 1, 0, c_void_p(task.stream), pointers, None
-            )
-
-        return draw(launch, task, result, torch.device("cuda", task.device))
+    def launch(
+        self, name: str, blocks: int, arguments: Sequence[Any], device: int, stream: int | None
+    ) -> int:
+        """Run ``blocks`` blocks of a kernel; 0 or a CUDA error."""
+        try:
+            function = self._function(name, device)
+        except _DriverError as error:
+            return error.code
+        pointers = (c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
+        # function, grid, block, shared memory, stream, arguments, extra
+        return self._driver.cuLaunchKernel(
+            function, blocks, 1, 1, BLOCK, 1, 1, 0, c_void_p(stream), pointers, None
+        )
 
     def error_text(self, code: int) -> str:
-        """See ``cuda_impl.Kernels``."""
+        """What a positive error means."""
         text = c_char_p()
         self._driver.cuGetErrorString(code, byref(text))
         return (text.value or b"unknown error").decode(errors="replace")
 
     def _code(self, name: str) -> tuple[bytes, bytes]:
         if name not in self._codes:
-            self._codes[name] = self._compiler.compile(self._folder, self._architecture, name)
+            self._codes[name] = self._compiler.compile(
+                self._folder, self._architecture, name, self._kernels
+            )
         return self._codes[name]
 
     def _function(self, name: str, device: int) -> c_void_p:
@@ -336,6 +353,25 @@ class Nvrtc:
                 _check_driver(self._driver.cuModuleGetFunction(byref(function), module, symbol))
                 self._functions[name, device] = function
             return self._functions[name, device]
+
+
+class Nvrtc(Module):
+    """The rasteriser of points; see ``cuda_impl.Kernels``.
+
+    Raises:
+        OSError: as :class:`Module`.
+    """
+
+    def __init__(self, folder: Path, capability: tuple[int, int]) -> None:
+        super().__init__(folder, capability, POINTS, "kb::kb_count")
+
+    def rasterize(self, task: Input, result: Output) -> int:
+        """See ``cuda_impl.Kernels``."""
+
+        def launch(name: str, blocks: int, arguments: Sequence[Any]) -> int:
+            return self.launch(name, blocks, arguments, task.device, task.stream)
+
+        return draw(launch, task, result, torch.device("cuda", task.device))
 
 
 class _DriverError(Exception):

@@ -8,8 +8,9 @@ Three differentiable functions, each with a plain twin of the same name in
 * :func:`splat_layers` -- the picture made from the K layers alone.
 
 The kernels run on the CPU in C++ (``gaussians_native``) or, without a compiler, in Numba
-(``gaussians_numba``); tensors of other devices are copied there and back. Without either the twins
-run instead: same values, much slower, and only for small scenes.
+(``gaussians_numba``), and on tensors of a GPU where gsplat is installed (``gaussians_gsplat``);
+without it these are copied to the CPU and back. Where nothing else works the twins run: same
+values, much slower, and only for small scenes.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Layers(NamedTuple):
     image: Tensor  # [H, W, C]
     alpha: Tensor  # [H, W] opacity of all contributions
     features: Tensor  # [H, W, K, F] the last F channels of each layer times its share
-    kbuffer: KBuffer
+    kbuffer: KBuffer  # without layers where it was not asked for
+    depth: Tensor  # [H, W] mean camera z of the layers by weight, 0 where nothing is
 
 
 def project(
@@ -94,6 +96,9 @@ def project(
     if not (eps2d >= 0 and math.isfinite(eps2d)):
         raise ValueError(f"eps2d: expected a finite number >= 0, got {eps2d}")
     tensors = (means, quats, log_scales, logits, sh0, sh_rest)
+    if gpu := _gpu(means.device):
+        options = {"near": near, "eps2d": eps2d, "antialias": antialias}
+        return Projected(*gpu.project(*tensors, camera, **options))
     kernels = _kernels()
     if kernels is None:
         options = {"near": near, "eps2d": eps2d, "antialias": antialias}
@@ -113,6 +118,8 @@ def splat(projected: Projected, values: Tensor, width: int, height: int, k: int)
         ValueError: for wrong shapes and ranges, by name.
     """
     _check_splats(projected, values, width, height, k, least=0)
+    if gpu := _gpu(values.device):
+        return Splatted(*gpu.splat(projected, values, width, height, k))
     kernels = _kernels()
     if kernels is None:
         _check_twin(len(values), width, height)
@@ -123,7 +130,14 @@ def splat(projected: Projected, values: Tensor, width: int, height: int, k: int)
 
 
 def splat_layers(
-    projected: Projected, values: Tensor, width: int, height: int, k: int, features: int = 0
+    projected: Projected,
+    values: Tensor,
+    width: int,
+    height: int,
+    k: int,
+    features: int = 0,
+    *,
+    kbuffer: bool = True,
 ) -> Layers:
     """The picture made from each pixel's K heaviest contributions.
 
@@ -134,6 +148,7 @@ def splat_layers(
     Args:
         values: [N, C]; the last ``features`` channels are also returned layer by layer.
         k: layers, 1 to 64.
+        kbuffer: False where the K-buffer is not looked at, which saves the time to write it.
 
     Raises:
         ValueError: for wrong shapes and ranges, by name.
@@ -141,15 +156,19 @@ def splat_layers(
     _check_splats(projected, values, width, height, k, least=1)
     if not 0 <= features <= values.shape[1]:
         raise ValueError(f"features: expected 0..{values.shape[1]}, got {features}")
+    if gpu := _gpu(values.device):
+        return Layers(*gpu.splat_layers(projected, values, width, height, k, features))
     kernels = _kernels()
     if kernels is None:
         _check_twin(len(values), width, height)
         return Layers(*gaussians_torch.splat_layers(projected, values, width, height, k, features))
-    p, size = projected, (width, height)
-    image, alpha, per_layer, *buffers = _SplatLayers.apply(
-        p.splats, values, p.depth, p.extent, size, k, features, kernels
+    p = projected
+    learns = torch.is_grad_enabled() and (p.splats.requires_grad or values.requires_grad)
+    options = (width, height, k, features, kbuffer, learns)
+    image, alpha, per_layer, depth, *buffers = _SplatLayers.apply(
+        p.splats, values, p.depth, p.extent, options, kernels
     )
-    return Layers(image, alpha, per_layer, KBuffer(*buffers))
+    return Layers(image, alpha, per_layer, KBuffer(*buffers), depth)
 
 
 # ------------------------------------------------------------------------------ backends
@@ -161,6 +180,26 @@ def backend_name() -> str:
     if kernels is None:
         return "torch"
     return "native" if kernels is gaussians_native else "numba"
+
+
+def gpu_ready() -> bool:
+    """Whether Gaussians can be expected to stay on a GPU. Cheap: nothing is imported or built."""
+    from render.kbuffer import gaussians_gsplat
+
+    return build.forced_backend() is None and not gaussians_gsplat.expected()
+
+
+def _gpu(device: torch.device) -> ModuleType | None:
+    """What works on tensors of ``device`` where they are; None: they are copied to the CPU."""
+    if device.type != "cuda" or build.forced_backend() is not None:
+        return None
+    from render.kbuffer import gaussians_gsplat
+
+    if gaussians_gsplat.usable(device):
+        return gaussians_gsplat
+    why = gaussians_gsplat.status(device)
+    _warn(f"splatting: on the CPU, tensors are copied there and back ({why})")
+    return None
 
 
 def _kernels() -> ModuleType | None:
@@ -304,16 +343,21 @@ class _Splat(torch.autograd.Function):
 
 class _SplatLayers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, splats, values, depth, extent, size, k, features, kernels):
+    def forward(ctx, splats, values, depth, extent, options, kernels):
+        width, height, k, features, kbuffer, learns = options
         device = splats.device
         splats, values, depth, extent = _cpu(splats, values, depth, extent)
-        bins = kernels.Bins(splats, depth, extent, *size)
-        buffers, transmittance, _, _ = kernels.forward(bins, k, None)
-        kept = (buffers[0], buffers[3], transmittance, values)
-        image, per_layer = kernels.layers_forward(*kept, features)
+        bins = kernels.Bins(splats, depth, extent, width, height)
+        buffers, transmittance, image, per_layer, mean_depth = kernels.layers_forward(
+            bins, k, values, features, kbuffer, learns
+        )
         ctx.kernels, ctx.device = kernels, device
-        ctx.save_for_backward(*kept, splats)
-        out = [t.to(device) for t in (image, 1 - transmittance, per_layer, *buffers)]
+        if learns:
+            ctx.save_for_backward(buffers[0], buffers[3], transmittance, values, splats)
+        if not kbuffer:
+            buffers = [b[..., :0] for b in buffers]
+        out = [image, 1 - transmittance, per_layer, mean_depth, *buffers]
+        out = [t.to(device) for t in out]
         ctx.mark_non_differentiable(*out[3:])
         return tuple(out)
 
@@ -321,4 +365,4 @@ class _SplatLayers(torch.autograd.Function):
     def backward(ctx, d_image, d_alpha, d_per_layer, *_):
         given = (*ctx.saved_tensors, *_cpu(d_image, d_alpha, d_per_layer))
         d_splats, d_values = ctx.kernels.layers_backward(*given)
-        return (d_splats.to(ctx.device), d_values.to(ctx.device), *[None] * 6)
+        return (d_splats.to(ctx.device), d_values.to(ctx.device), *[None] * 4)

@@ -19,9 +19,10 @@ _ABI = {
     "gs_project_backward": [_P, _I, _I, _I, _N, *[_P] * 4, _I, *[_P] * 10, _I],
     "gs_bins_make": [_N, _P, _P, _P, _I, _I, _I],
     "gs_bins_free": [_P],
+    "gs_trim": [],
     "gs_forward": [_P, _I, _P, _I, *[_P] * 7, _I],
     "gs_backward": [_P, _N, _P, _I, *[_P] * 6, _I],
-    "gs_layers_forward": [*[_P] * 4, *[_I] * 5, _P, _P, _I],
+    "gs_layers_forward": [_P, _I, _P, _I, _I, *[_P] * 8, _I],
     "gs_layers_backward": [*[_P] * 5, _N, *[_I] * 5, *[_P] * 5, _I],
 }
 _library: ctypes.CDLL | None = None
@@ -35,7 +36,9 @@ def load() -> ctypes.CDLL | None:
         for name, arguments in _ABI.items():
             function = getattr(library, name)
             function.argtypes = arguments
-            function.restype = {"gs_bins_make": _P, "gs_bins_free": None}.get(name, _I)
+            function.restype = {"gs_bins_make": _P, "gs_bins_free": None, "gs_trim": None}.get(
+                name, _I
+            )
         _library = library
     return library
 
@@ -115,23 +118,19 @@ def project_backward(
     return grads
 
 
-def forward(
-    bins: Bins, k: int, values: Tensor | None
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """The K heaviest of each pixel, and with ``values`` [N, C] the composite of all contributions.
+def forward(bins: Bins, k: int, values: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """The composite of all contributions' values [N, C], and the K heaviest of each pixel.
 
     Returns:
         index, depth, distance, weight [H, W, K]; transmittance [H, W]; image [H, W, C]; for
         :func:`backward` the place of each pixel's last contribution in its tile's list [H, W].
-        Without ``values`` C is 0 and the last tensor is not filled.
     """
-    height, width, channels = bins.height, bins.width, 0 if values is None else values.shape[1]
-    index = torch.empty(height, width, k, dtype=torch.int32)
-    weight, depth, distance = (torch.empty(height, width, k) for _ in range(3))
-    transmittance, image = torch.empty(height, width), torch.empty(height, width, channels)
-    last = torch.empty(height, width, dtype=torch.int32)
+    size = (bins.height, bins.width)
+    index, depth, distance, weight = _buffers(size, k)
+    transmittance, image = torch.empty(size), torch.empty(*size, values.shape[1])
+    last = torch.empty(size, dtype=torch.int32)
     _call(
-        "gs_forward", bins.pointer, k, values, channels, index, weight, depth, distance,
+        "gs_forward", bins.pointer, k, values, values.shape[1], index, weight, depth, distance,
         transmittance, image, last,
     )  # fmt: skip
     return [index, depth, distance, weight], transmittance, image, last
@@ -154,17 +153,43 @@ def backward(
 
 
 def layers_forward(
-    index: Tensor, weight: Tensor, transmittance: Tensor, values: Tensor, features: int
-) -> tuple[Tensor, Tensor]:
-    """Image [H, W, C] of the K layers, and the last F channels layer by layer [H, W, K, F]."""
-    height, width, k = index.shape
-    image, per_layer = (
-        torch.empty(height, width, values.shape[1]),
-        torch.empty(*index.shape, features),
-    )
-    size = (width, height, k, values.shape[1], features)
-    _call("gs_layers_forward", index, weight, transmittance, values, *size, image, per_layer)
-    return image, per_layer
+    bins: Bins, k: int, values: Tensor, features: int, kbuffer: bool, kept: bool
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+    """The picture of the K heaviest contributions of each pixel.
+
+    Args:
+        values: [N, C].
+        kbuffer: the caller wants depth and distance of the K-buffer.
+        kept: the caller wants index and weight, for :func:`layers_backward`.
+
+    Returns:
+        index, depth, distance, weight [H, W, K], with K = 0 where not wanted; transmittance
+        [H, W]; image [H, W, C]; the last F channels layer by layer [H, W, K, F]; the mean depth of
+        the layers [H, W].
+    """
+    size = (bins.height, bins.width)
+    index, _, _, weight = _buffers(size, k if kept or kbuffer else 0)
+    depth, distance = _buffers(size, k if kbuffer else 0)[1:3]
+    transmittance, mean_depth = torch.empty(size), torch.empty(size)
+    image, per_layer = torch.empty(*size, values.shape[1]), torch.empty(*size, k, features)
+    wanted = [t if t.numel() else None for t in (index, weight, depth, distance)]
+    _call(
+        "gs_layers_forward", bins.pointer, k, values, values.shape[1], features, *wanted,
+        transmittance, image, per_layer, mean_depth,
+    )  # fmt: skip
+    return [index, depth, distance, weight], transmittance, image, per_layer, mean_depth
+
+
+def trim() -> None:
+    """Free the memory that the kernels keep for the calling thread."""
+    library = load()
+    if library is not None:
+        library.gs_trim()
+
+
+def _buffers(size: tuple[int, int], k: int) -> list[Tensor]:
+    """Index, depth, distance, weight [H, W, K]."""
+    return [torch.empty(*size, k, dtype=torch.int32), *(torch.empty(*size, k) for _ in range(3))]
 
 
 def layers_backward(

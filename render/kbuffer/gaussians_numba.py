@@ -98,7 +98,7 @@ class Bins:
 def forward(
     bins: Bins, k: int, values: Tensor | None
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """As ``gaussians_native.forward``."""
+    """As ``gaussians_native.forward``; without ``values`` there is no image, and C is 0."""
     height, width, channels = bins.height, bins.width, 0 if values is None else values.shape[1]
     index = torch.full((height, width, k), -1, dtype=torch.int32)
     weight, depth, distance = (torch.zeros(height, width, k) for _ in range(3))
@@ -124,14 +124,17 @@ def backward(
 
 
 def layers_forward(
-    index: Tensor, weight: Tensor, transmittance: Tensor, values: Tensor, features: int
-) -> tuple[Tensor, Tensor]:
-    """As ``gaussians_native.layers_forward``."""
+    bins: Bins, k: int, values: Tensor, features: int, kbuffer: bool, kept: bool
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+    """As ``gaussians_native.layers_forward``, but always with the K-buffer."""
+    buffers, transmittance, _, _ = forward(bins, k, None)
+    index, depth, _, weight = buffers
     image = torch.zeros(*index.shape[:2], values.shape[1])
     per_layer = torch.zeros(*index.shape, features)
     tensors = (index, weight, transmittance, values, image, per_layer)
     _each_share(len(index), kernels.layers_forward, *_arrays(*tensors))
-    return image, per_layer
+    mean_depth = (weight * depth).sum(-1) / weight.sum(-1).clamp(min=1e-30)
+    return buffers, transmittance, image, per_layer, mean_depth
 
 
 def layers_backward(

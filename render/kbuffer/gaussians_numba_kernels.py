@@ -1,8 +1,9 @@
 """Compositing of Gaussians in Numba: the algorithm of ``cuda/gs_cpu.cpp``.
 
-Without fastmath the arithmetic gives the same bits. Instead of 16 pixels at once, each row visits
-only the pixels inside the footprint's ellipse. ``gaussians_numba`` shares the tiles out to threads.
-All in one file, because Numba's cache does not see changes in another.
+Without fastmath the arithmetic gives the same bits, but for the order in which gradients are summed
+over pixels. Instead of 16 pixels at once, each row visits only the pixels inside the footprint's
+ellipse. ``gaussians_numba`` shares the tiles out to threads. All in one file, because Numba's cache
+does not see changes in another.
 """
 
 from __future__ import annotations
@@ -25,11 +26,9 @@ _SIGMA_MAX = np.float32(15)
 _BELOW_ONE = np.float32(0.99999994)
 _TINY = np.float32(1e-12)
 _LOG2_E = np.float32(-1.44269504)
-# 2^f around 0: ln(2)^n / n! for n = 7 ... 0, the numbers of gs_core.h
-_E7, _E6, _E5, _E4 = (
-    np.float32(v) for v in (1.5252734e-5, 1.5403530e-4, 1.3333558e-3, 9.6181291e-3)
-)
-_E3, _E2, _E1 = (np.float32(v) for v in (5.5504109e-2, 2.4022651e-1, 6.9314718e-1))
+# 2^f for f in [0, 1): the numbers of gs_core.h
+_E5, _E4, _E3 = (np.float32(v) for v in (1.86713226e-3, 9.01702512e-3, 5.57999164e-2))
+_E2, _E1 = (np.float32(v) for v in (2.40164444e-1, 6.93151295e-1))
 _POWERS = 0.5 ** np.arange(24, dtype=np.float32)  # 2^-n
 
 
@@ -40,9 +39,7 @@ def _exp_neg(s):
     t = s * _LOG2_E
     whole = np.floor(t)
     f = t - whole
-    p = _E7 * f + _E6
-    p = p * f + _E5
-    p = p * f + _E4
+    p = _E5 * f + _E4
     p = p * f + _E3
     p = p * f + _E2
     p = p * f + _E1

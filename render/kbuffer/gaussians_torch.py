@@ -177,8 +177,8 @@ def splat_layers(
     height: int,
     k: int,
     features: int = 0,
-) -> tuple[Tensor, Tensor, Tensor, KBuffer]:
-    """Image, alpha, per-layer features, K-buffer of the K layers; see ``gaussians.splat_layers``.
+) -> tuple[Tensor, Tensor, Tensor, KBuffer, Tensor]:
+    """Image, alpha, per-layer features, K-buffer and mean depth; see ``gaussians.splat_layers``.
 
     The contributions that were not kept are constants: their alphas are detached before the
     transmittance is formed, so autograd gives exactly the partial gradients of the kernel.
@@ -198,9 +198,13 @@ def splat_layers(
     padded = torch.cat([values[order], values.new_zeros(1, values.shape[1])])
     per_layer = share[..., None] * padded[rank]  # [P, K, C]
     image = per_layer.sum(1).reshape(height, width, -1)
+    weights = buffer.weight
+    assert weights is not None
+    depth = (weights * buffer.depth).sum(-1) / weights.sum(-1).clamp(min=1e-30)
     return (
         image,
         A.reshape(height, width),
         per_layer[..., values.shape[1] - features :].reshape(height, width, k, features),
         buffer,
+        depth,
     )

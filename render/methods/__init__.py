@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from render.errors import UserError
-from render.methods.base import Method
+
+if TYPE_CHECKING:  # the names are asked for where torch would cost too much
+    from render.methods.base import Method
 
 # name -> "module:class"; modules load on demand, so an optional package never blocks the others.
 _METHODS = {

@@ -88,7 +88,6 @@ class Method(ABC):
     name: ClassVar[str]
     Options: ClassVar[type[MethodOptions]]
     needs_points: ClassVar[bool] = True
-    gpu_ready: ClassVar[bool] = True  # False: `--device auto` stays on the CPU
     small_operations: ClassVar[bool] = False  # True: torch gets one CPU thread less than cores
 
     options: MethodOptions
@@ -102,6 +101,11 @@ class Method(ABC):
         device: torch.device,
         generator: torch.Generator,
     ) -> None: ...
+
+    @classmethod
+    def gpu_ready(cls) -> bool:
+        """Whether a GPU helps on this machine; otherwise ``--device auto`` stays on the CPU."""
+        return True
 
     # ------------------------------------------------------------------ training
     @abstractmethod

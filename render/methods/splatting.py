@@ -12,7 +12,15 @@ from render.camera import Camera
 from render.errors import UserError
 from render.gaussians.cloud import Cloud
 from render.gaussians.densify import Event
-from render.kbuffer.gaussians import MAX_LAYERS, Layers, Projected, Splatted, splat, splat_layers
+from render.kbuffer.gaussians import (
+    MAX_LAYERS,
+    Layers,
+    Projected,
+    Splatted,
+    gpu_ready,
+    splat,
+    splat_layers,
+)
 from render.kbuffer.types import KBuffer
 from render.memory import REMEDY, check_room, training_bytes
 from render.methods.base import Inspection, Method, MethodOptions, Render
@@ -67,7 +75,6 @@ class SplattingMethod(Method):
         UserError: no points, options that the kernels cannot serve, or too little memory.
     """
 
-    gpu_ready: ClassVar[bool] = False  # the Gaussian kernels have no CUDA build yet
     small_operations: ClassVar[bool] = True
     options: SplattingOptions
 
@@ -107,6 +114,10 @@ class SplattingMethod(Method):
             sh_degree=options.sh_degree,
             features=features,
         )
+
+    @classmethod
+    def gpu_ready(cls) -> bool:
+        return gpu_ready()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         rates = self.learning_rates(0)
@@ -148,9 +159,12 @@ class SplattingMethod(Method):
     def _project(self, camera: Camera) -> Projected:
         return self.cloud.project(camera, self.near, self.options.antialias)
 
-    def _note(self, event: Event | None) -> None:
-        if event is not None:
-            self.events.append(event)
+    def _note(self, event: Event | None, optimizer: torch.optim.Optimizer) -> None:
+        if event is None:
+            return
+        self.events.append(event)
+        if event.rebuilt:
+            self.cloud.sort(optimizer)
 
     def _clip(self, k: int | None) -> int:
         return self.options.k if k is None else max(1, min(k, self.options.k))

@@ -11,7 +11,7 @@ import torch
 from scipy.spatial.distance import cdist
 
 from render.errors import UserError
-from render.gaussians.cloud import SH0, Cloud, neighbour_distance
+from render.gaussians.cloud import SH0, Cloud, morton_order, neighbour_distance
 from render.methods.kbuffer.options import KBufferOptions
 from render.methods.splatting import default_count
 from render.scenes.types import PointCloud
@@ -49,8 +49,8 @@ def test_no_points_are_an_error_that_names_the_source() -> None:
 
 
 def test_positions_and_colours_are_those_of_the_points() -> None:
-    points = ball_points(90)
-    cloud = start(points)
+    cloud = start(ball_points(90))
+    points = ball_points(90).subset(morton_order(ball_points(90).xyz))
     assert points.rgb is not None
     assert torch.equal(cloud.means, points.xyz)
     torch.testing.assert_close(cloud.sh0 * SH0 + 0.5, points.rgb)
@@ -78,7 +78,8 @@ def test_size_and_opacity_are_those_asked_for() -> None:
     points = ball_points(200)
     cloud = start(points)
     assert torch.allclose(cloud.logits.sigmoid(), torch.tensor(0.3))
-    expected = 0.5 * torch.from_numpy(neighbour_distance(points.xyz.numpy(), 2.0)).float()
+    distance = neighbour_distance(points.xyz[morton_order(points.xyz)].numpy(), 2.0)
+    expected = 0.5 * torch.from_numpy(distance).float()
     torch.testing.assert_close(cloud.log_scales.exp(), expected[:, None].expand(-1, 3))
 
 
@@ -121,6 +122,19 @@ def test_rows_change_and_adam_follows() -> None:
         tensor.grad = torch.ones_like(tensor)
     optimizer.step()  # the groups hold the new parameters
     assert all(bool((t != old[n][rows]).any()) for n, t in cloud.tensors().items())
+
+
+def test_neighbours_in_space_are_neighbours_in_memory() -> None:
+    xyz = torch.rand(4096, 3, generator=torch.Generator().manual_seed(0))
+    rows = morton_order(xyz)
+    assert rows.sort().values.tolist() == list(range(4096))
+    step = (xyz[rows][1:] - xyz[rows][:-1]).norm(dim=1)
+    assert float(step.median()) < 0.08  # at random 0.66
+    assert float(step.mean()) < 0.12
+    cube = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    assert morton_order(cube[:, [2, 1, 0]]).tolist() == list(range(8))  # x first
+    broken = torch.full((5, 3), float("nan"))
+    assert morton_order(broken).sort().values.tolist() == list(range(5))
 
 
 def test_neighbour_distance_is_that_of_the_three_nearest() -> None:

@@ -156,9 +156,10 @@ def test_layers_equal_twin(
 ) -> None:
     projected, values = screen(150, width, height, seed=k + 20), values_of(150, channels)
     found = gaussians.splat_layers(projected, values, width, height, k, features)
-    image, alpha, per_layer, buffer = gaussians_torch.splat_layers(
+    image, alpha, per_layer, buffer, depth = gaussians_torch.splat_layers(
         double(projected), values.double(), width, height, k, features
     )
+    torch.testing.assert_close(found.depth, depth.float(), rtol=1e-4, atol=1e-5)
     assert_same_buffer(found.kbuffer, buffer)
     assert found.features.shape == (height, width, k, features)
     torch.testing.assert_close(found.image, image.float(), rtol=1e-4, atol=2e-5)
@@ -173,7 +174,7 @@ def test_whole_chain_equals_twin(backend: str, antialias: bool) -> None:
     found = gaussians.project(*parameters, view, antialias=antialias)
     layers = gaussians.splat_layers(found, found.rgb, 43, 30, 8)
     wanted = gaussians_torch.project(*[p.double() for p in parameters], view, antialias=antialias)
-    image, alpha, _, buffer = gaussians_torch.splat_layers(wanted, wanted[3], 43, 30, 8)
+    image, alpha, _, buffer, _ = gaussians_torch.splat_layers(wanted, wanted[3], 43, 30, 8)
     assert torch.equal(layers.kbuffer.index, buffer.index)
     torch.testing.assert_close(layers.image, image.float(), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(layers.alpha, alpha.float(), rtol=1e-3, atol=1e-4)

@@ -100,7 +100,7 @@ def test_instruction_sets(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("k", [1, 3, 8, 11])
 def test_numba_composites_the_bits_of_native(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From equal splats. The projection and the distances call exp and log of the platform."""
+    """From equal splats. Numba's projection and distances call exp and log of the platform."""
     use("numba", monkeypatch)
     from render.kbuffer import gaussians_numba
 
@@ -109,19 +109,22 @@ def test_numba_composites_the_bits_of_native(k: int, monkeypatch: pytest.MonkeyP
     values = torch.randn(900, 7, generator=torch.Generator().manual_seed(k))
     found: list[list[Tensor]] = []
     distances = []
+    gradients = []
     for kernels in (gaussians_native, gaussians_numba):
         bins = kernels.Bins(p.splats, p.depth, p.extent, WIDTH, HEIGHT)
-        buffers, T, image, last = kernels.forward(bins, k, values)
-        index, depth, distance, weight = buffers
+        (index, depth, distance, weight), T, image, last = kernels.forward(bins, k, values)
         d_image, d_layers = image.sin(), torch.ones(HEIGHT, WIDTH, k, 2)
-        kept = (index, weight, T, values)
         by_all = kernels.backward(bins, values, T, last, d_image, T)
-        layers = kernels.layers_forward(*kept, 2)
-        by_layers = kernels.layers_backward(*kept, p.splats, d_image, T, d_layers)
-        found.append([index, depth, weight, T, image, last, *by_all, *layers, *by_layers])
-        distances.append(distance)
+        buffers, _, *layers = kernels.layers_forward(bins, k, values, 2, True, True)
+        kept = (index, weight, T, values, p.splats)
+        by_layers = kernels.layers_backward(*kept, d_image, T, d_layers)
+        found.append([index, depth, weight, T, image, *layers[:2], buffers[0], *buffers[3:]])
+        distances.append(torch.stack([distance, buffers[2]]))
+        gradients.append([*by_all, *by_layers])
     assert_identical(*found)
     torch.testing.assert_close(*distances, rtol=1e-5, atol=1e-6)
+    for a, b in zip(*gradients, strict=True):  # sums over pixels in another order
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5 * float(b.abs().max()))
 
 
 def test_numba_projects_like_native(monkeypatch: pytest.MonkeyPatch) -> None:

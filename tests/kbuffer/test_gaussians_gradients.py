@@ -272,7 +272,7 @@ def test_gradient_of_few_layers_is_partial() -> None:
     """Finite differences of the twin with the alphas that were not kept frozen at their values."""
     scene, values = tiny()
     splats = scene.splats.clone().requires_grad_(True)
-    image, _, _, buffer = gaussians_torch.splat_layers(
+    image, _, _, buffer, _ = gaussians_torch.splat_layers(
         scene._replace(splats=splats), values, 1, 1, 2
     )
     grad = torch.autograd.grad(image.sum(), splats)[0]

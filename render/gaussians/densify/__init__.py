@@ -27,6 +27,7 @@ class Event:
     before: int  # Gaussians
     after: int
     note: str  # "42 split, 17 cloned, 3 removed"
+    rebuilt: bool = True  # rows have changed, and nothing is collected about them yet
 
 
 class Densifier(ABC):

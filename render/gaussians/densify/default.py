@@ -74,7 +74,8 @@ class DefaultDensifier(Densifier):
         if step > 0 and step % o.reset_every == 0:
             self._reset(cloud, optimizer)
             note = (f"{event.note}, " if event else "") + "opacities lowered"
-            event = Event(step, event.before if event else len(cloud), len(cloud), note)
+            before = event.before if event else len(cloud)
+            event = Event(step, before, len(cloud), note, rebuilt=event is not None)
         return event
 
     @torch.no_grad()

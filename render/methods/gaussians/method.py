@@ -150,7 +150,8 @@ class GaussiansMethod(SplattingMethod):
         probe = None if self._probe is None else self._probe.grad
         visible = projected.extent[:, 0] > 0
         self.densifier.observe(projected.splats.grad, visible, self._size, probe)
-        self._note(self.densifier.after_step(step, self.cloud, optimizer, generator))
+        event = self.densifier.after_step(step, self.cloud, optimizer, generator)
+        self._note(event, optimizer)
         self._projected = self._probe = None
 
     def _project(self, camera: Camera) -> Projected:

@@ -65,7 +65,8 @@ class LayersReading(Reading):
     ) -> Tensor:
         height, width = seen.alpha.shape
         features = cloud.features
-        layers = splat_layers(projected, features, width, height, k, features.shape[1])
+        count = features.shape[1]
+        layers = splat_layers(projected, features, width, height, k, count, kbuffer=False)
         rgb = over(seen.image, seen.alpha, background)
         return self.fusion(layers.features, rgb, seen.alpha)
 

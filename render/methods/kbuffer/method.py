@@ -17,7 +17,7 @@ from render.gaussians.densify.blame import BlameDensifier, BlameOptions
 from render.kbuffer.gaussians import Layers, Projected, splat, splat_layers
 from render.methods.base import Inspection, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.options import KBufferOptions
-from render.methods.splatting import SplattingMethod, mean_depth, shares
+from render.methods.splatting import SplattingMethod, shares
 from render.nets.fusion import Fusion
 from render.scenes.types import Scene
 from render.training.losses import dssim, l1
@@ -101,22 +101,30 @@ class KBufferMethod(SplattingMethod):
             return
         assert self._probe is not None and self._probe.grad is not None
         self.densifier.blame.add(self._probe.grad)
-        self._note(self.densifier.after_step(step, self.cloud, optimizer, generator))
+        event = self.densifier.after_step(step, self.cloud, optimizer, generator)
+        self._note(event, optimizer)
 
     def _layers(self, camera: Camera, k: int, probe: Tensor | None = None) -> Layers:
-        """K layers of a camera, see :meth:`_splat`."""
+        """K layers of a camera without their K-buffer, see :meth:`_splat`."""
         with stage("rasterise"):
-            return self._splat(self._project(camera), camera, k, probe)
+            return self._splat(self._project(camera), camera, k, probe, kbuffer=False)
 
     def _splat(
-        self, projected: Projected, camera: Camera, k: int, probe: Tensor | None = None
+        self,
+        projected: Projected,
+        camera: Camera,
+        k: int,
+        probe: Tensor | None = None,
+        *,
+        kbuffer: bool = True,
     ) -> Layers:
         """K layers with values (r, g, b, two probe channels, F features)."""
         if probe is None:
             probe = torch.zeros(len(self.cloud), 2, device=self.device)
         values = torch.cat([projected.rgb, probe, self.cloud.features], 1)
         features = self.options.features if self.network_on else 0
-        return splat_layers(projected, values, camera.width, camera.height, k, features)
+        size = (camera.width, camera.height)
+        return splat_layers(projected, values, *size, k, features, kbuffer=kbuffer)
 
     def _picture(self, layers: Layers, background: Tensor) -> Tensor:
         """[H, W, 3], not clamped."""
@@ -133,7 +141,7 @@ class KBufferMethod(SplattingMethod):
 
     def _rendered(self, layers: Layers, background: Tensor) -> Render:
         rgb = self._picture(layers, background.to(self.device))
-        return Render(rgb.clamp(0, 1), layers.alpha, mean_depth(layers.kbuffer))
+        return Render(rgb.clamp(0, 1), layers.alpha, layers.depth)
 
     @torch.no_grad()
     def render_all(self, camera: Camera, background: Tensor) -> Render:
