@@ -25,7 +25,8 @@ test: $(VENV)/.test-installed
 # Compiles the CUDA kernels for every kind of GPU; where there is no nvcc it says so and skips that.
 cuda-check: $(VENV)/.test-installed
 	KBUFFERS_CUDA_CHECK=1 $(BIN)/python -m pytest tests/kbuffer/test_cuda_compile.py \
-	  tests/kbuffer/test_cuda_emulator.py tests/kbuffer/test_cuda_build.py
+	  tests/kbuffer/test_cuda_emulator.py tests/kbuffer/test_cuda_build.py \
+	  tests/kbuffer/test_gaussians_cuda.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

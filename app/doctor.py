@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.markup import escape
@@ -119,9 +117,15 @@ def _kernels() -> str:
 
 
 def _gsplat() -> str:
-    if find_spec("gsplat") is None:
-        return "not installed (only used for comparison on CUDA)"
-    return f"{importlib.metadata.version('gsplat')}, used on CUDA only"
+    from render.kbuffer import gsplat_found
+
+    version = gsplat_found.installed()
+    if not version:
+        return "not installed (for Gaussians on a GPU; they run on the CPU)"
+    fault = gsplat_found.expected()
+    if fault:
+        return f"{version}, not used: {fault}"
+    return f"{version}, for Gaussians on a GPU; the first use compiles it, some minutes"
 
 
 def _lpips() -> str:

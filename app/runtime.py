@@ -80,7 +80,7 @@ def resolve_device(name: str, method: str) -> torch.device:
         why = "this torch is built without CUDA" if torch.version.cuda is None else "no GPU found"
         raise UserError(f"--device cuda: {why}; use --device auto or install torch for CUDA.")
     if name == "auto":
-        gpu = torch.cuda.is_available() and method_class(method).gpu_ready
+        gpu = torch.cuda.is_available() and method_class(method).gpu_ready()
         name = "cuda" if gpu else "cpu"
     return torch.device(name)
 

@@ -2,7 +2,7 @@
 # Everything that an NVIDIA GPU has to show, in one go, from anywhere:
 #   benchmarks/cuda_all.sh [FOLDER [PART ...]]     (default: all parts, into cuda_report)
 # Parts without a GPU: compile, emulator. With one: machine, kernels, tests, memcheck, racecheck,
-# synccheck, initcheck, rasterize, nvrtc, gaussians, frame.
+# synccheck, initcheck, rasterize, nvrtc, gaussians, frame, gsplat.
 # Each part writes FOLDER/PART.log, whatever happened to the others; FOLDER/summary.txt has a line
 # for each of them, and the exit status is the number that failed. A part that takes longer than
 # $PART_SECONDS (default 900) is ended. $PYTHON: the interpreter, with this project installed.
@@ -96,8 +96,10 @@ if wanted nvrtc; then
   module nvrtc rasterize_cuda --quick
   unset KBUFFERS_CUDA
 fi
-module gaussians gaussians --device cuda
+module gaussians gaussians_cuda
 module frame frame --device cuda
+# Trains six models for a minute each; gsplat compiles itself in some minutes the first time.
+module gsplat gsplat_compare --json "$REPORT/gsplat.json"
 
 echo "$failed failed; logs: $REPORT"
 exit $failed

@@ -321,6 +321,7 @@ class Module:
     ) -> int:
         """Run ``blocks`` blocks of a kernel; 0 or a CUDA error."""
         try:
+            self._enter(device)
             function = self._function(name, device)
         except _DriverError as error:
             return error.code
@@ -336,6 +337,14 @@ class Module:
         self._driver.cuGetErrorString(code, byref(text))
         return (text.value or b"unknown error").decode(errors="replace")
 
+    def _enter(self, device: int) -> None:
+        """Make torch's context the current one: in a new thread there may be none yet."""
+        context = c_void_p()
+        _check_driver(self._driver.cuCtxGetCurrent(byref(context)))
+        if not context:
+            _check_driver(self._driver.cuDevicePrimaryCtxRetain(byref(context), device))
+            _check_driver(self._driver.cuCtxSetCurrent(context))
+
     def _code(self, name: str) -> tuple[bytes, bytes]:
         if name not in self._codes:
             self._codes[name] = self._compiler.compile(
@@ -348,7 +357,6 @@ class Module:
             if (name, device) not in self._functions:
                 code, symbol = self._code(name)
                 module, function = c_void_p(), c_void_p()
-                # into the current context, which is torch's
                 _check_driver(self._driver.cuModuleLoadData(byref(module), code))
                 _check_driver(self._driver.cuModuleGetFunction(byref(function), module, symbol))
                 self._functions[name, device] = function

@@ -184,20 +184,20 @@ def backend_name() -> str:
 
 def gpu_ready() -> bool:
     """Whether Gaussians can be expected to stay on a GPU. Cheap: nothing is imported or built."""
-    from render.kbuffer import gaussians_gsplat
+    from render.kbuffer import gsplat_found
 
-    return build.forced_backend() is None and not gaussians_gsplat.expected()
+    return build.forced_backend() is None and not gsplat_found.expected()
 
 
 def _gpu(device: torch.device) -> ModuleType | None:
     """What works on tensors of ``device`` where they are; None: they are copied to the CPU."""
     if device.type != "cuda" or build.forced_backend() is not None:
         return None
-    from render.kbuffer import gaussians_gsplat
+    from render.kbuffer import gaussians_gsplat, gsplat_found
 
-    if gaussians_gsplat.usable(device):
+    if gsplat_found.usable(device):
         return gaussians_gsplat
-    why = gaussians_gsplat.status(device)
+    why = gsplat_found.status(device)
     _warn(f"splatting: on the CPU, tensors are copied there and back ({why})")
     return None
 

@@ -56,9 +56,7 @@ class GpuKernels:
 
     def __init__(self, index: int) -> None:
         self._index = index
-        with torch.cuda.device(index):
-            torch.cuda.current_stream()  # makes torch's context the current one
-            capability = torch.cuda.get_device_capability(index)
+        capability = torch.cuda.get_device_capability(index)
         self._module = Module(build.SOURCE_DIR, capability, PROGRAM, "gs::gs_project")
         self.version = self._module.version
 

@@ -8,9 +8,10 @@ order of the conic. Where it differs we keep ours, so that CPU and GPU show the 
 
 * *Projection* is ours, with the lines of the CPU (``cuda/gs_core.h``). gsplat's has the same
   frustum clamp and low-pass, but takes the determinant of the 2D covariance as xx yy - xy^2, which
-  cancels in float32: a footprint 1000 px long may be several per cent too wide or too thin. It
-  also lets NaN through, leaves rows of culled Gaussians unwritten, and has no least compensation
-  (ours: 0.005) for ``antialias``. Its bound, the lesser of 3.33 sigma and alpha = 1/255, is no
+  cancels in float32: footprints 2000 px long and half a pixel wide came out up to 6 % too wide or
+  too thin (tests/kbuffer/test_gsplat_conventions.py); all others are equal to 2e-6. It also lets
+  NaN through, leaves rows of culled Gaussians unwritten, and has no least compensation (ours:
+  0.005) for ``antialias``. Its bound, the lesser of 3.33 sigma and alpha = 1/255, is no
   difference: at 3.33 sigma alpha is below 1/255. Harmonics have equal order and sign; we take
   their directions as constant, gsplat gives them a gradient if asked.
 * *The last contribution*: gsplat stops before the one that would leave 1e-4 or less and drops it,
@@ -20,115 +21,28 @@ order of the conic. Where it differs we keep ours, so that CPU and GPU show the 
 
 gsplat is compiled with fast arithmetic, so alpha has about 1e-6 of its own, and where it lies at
 1/255 a contribution may be counted by one and not by the other. Stated tolerance against the CPU:
-1e-4 for values of size 1, except in one of 1000 pixels, where it is 1/128. K-buffers come from
+2e-4 for values of size 1, except in one of 1000 pixels, where it is 1/128. K-buffers come from
 our kernel: equal ids, weights to 1e-6.
 
-gsplat is imported at the first use on a GPU, and only then: without one its import succeeds and
-the first call fails with an ImportError about a library that was never built.
+Whether all of this can be used: :mod:`.gsplat_found`.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.metadata
-import logging
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from render.camera import Camera
-from render.kbuffer import gaussians_cuda
+from render.kbuffer import gaussians_cuda, gsplat_found
 from render.kbuffer.cuda_nvrtc import TILE
 from render.kbuffer.gaussians_cuda import Kernels, View
 from render.kbuffer.gaussians_torch import ALPHA_MAX
 from render.kbuffer.types import KBuffer
 
 CHANNELS = 32  # composited at a time: gsplat holds them in registers
-VERSION = (1, 5)  # whose lower functions are used
-
-log = logging.getLogger(__name__)
-
-
-# ------------------------------------------------------------------------------ can it be used?
-def installed() -> str:
-    """The version of gsplat, "" if it is not installed. Nothing is imported."""
-    try:
-        return importlib.metadata.version("gsplat") if find_spec("gsplat") else ""
-    except importlib.metadata.PackageNotFoundError:
-        return "of unknown version"
-
-
-def expected() -> str:
-    """Why this road is closed, as far as can be told without compiling; "" if it looks open."""
-    if not torch.cuda.is_available():
-        return "this torch is built without CUDA" if torch.version.cuda is None else "no GPU found"
-    version = installed()
-    if not version:
-        return 'gsplat is not installed: pip install "kbuffers[cuda]"'
-    if _parsed(version) != VERSION:
-        wanted = ".".join(map(str, VERSION))
-        return f"gsplat {version} found, {wanted} needed: pip install 'gsplat=={wanted}.*'"
-    if not _toolkit():
-        return f"gsplat {version} needs nvcc to build its kernels (install the CUDA toolkit)"
-    return ""
-
-
-def usable(device: torch.device) -> bool:
-    """Whether Gaussians can be splatted on CUDA ``device``; :func:`status` says why not.
-
-    The first call imports gsplat, which compiles itself if it has not yet: some minutes, once.
-    """
-    return not _fault(_index(device))
-
-
-def status(device: torch.device | None = None) -> str:
-    """One line: what splats on that GPU, or why nothing does. Compiles, as :func:`usable`."""
-    index = _index(device or torch.device("cuda"))
-    return _fault(index) or f"gsplat {installed()}, NVRTC {gaussians_cuda.load(index).version}"
-
-
-def _parsed(version: str) -> tuple[int, ...]:
-    parts = version.split(".")[:2]
-    return tuple(int(p) for p in parts) if all(p.isdigit() for p in parts) else ()
-
-
-def _toolkit() -> bool:
-    """Whether gsplat's kernels are there or can be built."""
-    if find_spec("gsplat") and find_spec("gsplat.csrc"):  # a wheel with kernels
-        return True
-    from torch.utils.cpp_extension import CUDA_HOME
-
-    return CUDA_HOME is not None
-
-
-def _index(device: torch.device) -> int:
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
-@functools.cache
-def _fault(index: int) -> str:
-    """Why nothing can be splatted on that GPU, "" if it can."""
-    if fault := expected():
-        return fault
-    try:
-        log.info("loading gsplat; it compiles its kernels at the first use, some minutes, once")
-        from gsplat.cuda import _backend  # pyright: ignore[reportMissingImports]
-
-        if _backend._C is None:
-            return f"gsplat {installed()} found no CUDA toolkit"
-    except Exception as error:  # it compiles here: anything may happen
-        return f"gsplat {installed()} did not build: {_one_line(error)}"
-    try:
-        gaussians_cuda.load(index)
-    except OSError as error:
-        return f"splatting kernels did not build: {_one_line(error)}"
-    return ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 @functools.cache
@@ -139,7 +53,7 @@ def _gsplat() -> Any:
 
 
 def _kernels(device: torch.device) -> Kernels:
-    return gaussians_cuda.load(_index(device))
+    return gaussians_cuda.load(gsplat_found.index_of(device))
 
 
 # ------------------------------------------------------------------------------ projection
@@ -227,29 +141,17 @@ def splat_layers(
     k: int,
     features: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, KBuffer, Tensor]:
-    """Image, alpha, per-layer features, K-buffer and mean depth; see ``gaussians.splat_layers``.
-
-    What the kernel found stands as it is; gradients come from the kept alphas, computed again.
-    Transmittance is a product over all contributions: those that were not kept are the constant
-    ratio between the kernel's and the product over the kept ones.
-    """
+    """Image, alpha, per-layer features, K-buffer and mean depth; see ``gaussians.splat_layers``."""
     splats, channels = projected[0], values.shape[1]
     order, offsets = _tiles(projected, width, height)
     buffers, through, _ = _walk(projected, order, offsets, width, height, k)
     buffer = KBuffer(*buffers)
-    weight = buffers[3].reshape(-1, k)  # [P, K]
+    w, T = buffers[3].reshape(-1, k), through.reshape(-1, 1)  # [P, K], [P, 1]
     if len(splats) == 0:
         splats, values = splats.new_zeros(1, 6) + splats.sum(), values.new_zeros(1, channels)
-    valid = weight > 0
-    rows = _rows(buffer.index, valid, len(splats))  # [P * K]
-    centers = _centers(torch.arange(width * height, device=splats.device), width)
-    kept = _alpha(splats.index_select(0, rows).reshape(-1, k, 6), centers[:, None])
-    alpha = torch.where(valid, kept, torch.zeros_like(kept))
-    passed = torch.log1p(-alpha)  # [P, K]
-    before = passed.cumsum(1) - passed
-    # w = alpha T, with w as the kernel found it and the gradient of the product
-    w = torch.where(valid, weight * _ratio(alpha.clamp(min=1e-6).log() + before), weight)
-    T = through.reshape(-1, 1) * _ratio(passed.sum(1, keepdim=True))
+    rows = _rows(buffer.index, w > 0, len(splats))  # [P * K]
+    if torch.is_grad_enabled() and splats.requires_grad:
+        w, T = _with_gradients(w, T, splats.index_select(0, rows), width)
     total = w.sum(1, keepdim=True)
     share = torch.where(total > 0, w * (1 - T) / total.clamp(min=1e-30), torch.zeros_like(w))
     per_layer = share[..., None] * values.float().index_select(0, rows).reshape(-1, k, channels)
@@ -257,6 +159,27 @@ def splat_layers(
     per_layer = per_layer[..., channels - features :].reshape(height, width, k, features)
     depth = (buffers[3] * buffers[1]).sum(-1) / buffers[3].sum(-1).clamp(min=1e-30)
     return image, (1 - T).reshape(height, width), per_layer, buffer, depth
+
+
+def _with_gradients(w: Tensor, T: Tensor, splats: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Weights [P, K] and transmittance [P, 1] as the kernel found them, with their gradients.
+
+    These come from the alphas of the kept contributions, computed again. Transmittance is a product
+    over all contributions: those that were not kept are the constant ratio between the kernel's and
+    the product over the kept ones.
+
+    Args:
+        splats: [P * K, 6] of the layers; of empty ones any.
+    """
+    k, valid = w.shape[1], w > 0
+    centers = _centers(torch.arange(len(w), device=w.device), width)
+    # Zeros before any arithmetic: that of a splat far away may overflow, and 0 * inf is a gradient.
+    splats = torch.where(valid[..., None], splats.reshape(-1, k, 6), 0.0)
+    alpha = _alpha(splats, centers[:, None])  # [P, K], 0 where empty
+    passed = torch.log1p(-alpha)  # [P, K]
+    before = passed.cumsum(1) - passed
+    w = torch.where(valid, w * _ratio(alpha.clamp(min=1e-6).log() + before), w)
+    return w, T * _ratio(passed.sum(1, keepdim=True))
 
 
 def _tiles(
