@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from app import popups
 from app.desk import Desk
+from app.look import MODES
 from app.screenshot import save_screenshot
 from app.shortcuts import SHORTCUTS
 
@@ -55,6 +56,7 @@ class Actions:
             "frusta_toggle": flip("show_frusta"),
             "grid_toggle": flip("show_grid"),
             "panels_toggle": window.toggle_panels,
+            "shape_next": viewing.next_shape,
             "preview_toggle": self._preview,
             "screenshot": self._screenshot,
             "save": desk.save,
@@ -62,7 +64,7 @@ class Actions:
             "help": window.help,
             "cancel": self._cancel,
         }
-        for number in range(1, 9):
+        for number in range(1, len(MODES) + 1):
             self._table[f"mode_{number}"] = lambda n=number: viewing.set_mode_number(n)
         missing = {s.action for s in SHORTCUTS} - self._table.keys() - _DIRECTIONS.keys()
         assert not missing, f"shortcuts without an action: {missing}"

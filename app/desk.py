@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app.drops import Drops
+from app.export import export_gaussians
 from app.messages import Messages
 from app.options import Options
 from app.painter import Painter
@@ -155,7 +156,12 @@ class Desk:
         coming.view_share = self.settings.view_share
         coming.pause_while_moving = self.settings.pause_while_moving
         same_place = seen is not None and seen.path is not None and seen.path == scene.path
-        self.viewing.enter(scene, snapshot.k or DEFAULT_K, keep_camera=same_place)
+        self.viewing.enter(
+            scene,
+            snapshot.k or DEFAULT_K,
+            keep_camera=same_place,
+            gaussians=snapshot.gaussians > 0,
+        )
         self.preview_scene()
         if scene.path is not None:
             kind = "scene" if scene.views else "cloud"
@@ -243,6 +249,14 @@ class Desk:
         self.when_done(
             self.session.save(), lambda path: self.messages.add(f"Saved {path}.", "good")
         )
+
+    def export_gaussians(self, path: Path) -> None:
+        """Write the Gaussians of the model to ``path``, and say so when they are there."""
+        if self.session is not None:
+            self.when_done(
+                self.session.submit(lambda bench: export_gaussians(bench, path)),
+                lambda sentence: self.messages.add(sentence, "good"),
+            )
 
     def set_live(self, name: str, value: Any) -> None:
         """Change an option that may change in a run."""
@@ -334,7 +348,8 @@ class Desk:
     def _look(self, area: tuple[int, int], atlas: tuple[int, int]) -> None:
         wish = self.viewing.wish(area, atlas)
         if self.shows_preview and self.preview is not None:
-            wish = replace(wish, look=wish.look.clipped(DEFAULT_K), view=None, photo=None)
+            look = wish.look.clipped(DEFAULT_K).without_gaussians()
+            wish = replace(wish, look=look, view=None, photo=None)
             self.pictures.ask(wish, self.preview.request)
             self.pictures.receive(self.preview.take(), wish)
         elif self.session is not None and self.session.bench is not None:

@@ -19,6 +19,7 @@ from app.options import Options
 from app.runtime import error_sentence
 from render.errors import UserError
 from render.export.camera_path import CameraPath, load_camera_path
+from render.gaussians.ply import is_splat_cloud
 from render.scenes.alignment import Alignment, check_alignment
 from render.scenes.background import Background
 from render.scenes.bounds import bounds_of_points
@@ -41,6 +42,11 @@ class Card:
     cloud: PointCloud
     bounds: Bounds
     alignment: Alignment | None
+
+    @property
+    def count(self) -> str:
+        """How many points or Gaussians."""
+        return f"{len(self.cloud):,} {'Gaussians' if is_splat_cloud(self.cloud) else 'points'}"
 
 
 class Drops:
@@ -102,9 +108,9 @@ class Drops:
         if desk.scene is not None:
             bounds, control = desk.scene.bounds, desk.viewing.control
             desk.preview_scene()
-            desk.viewing.enter(desk.scene, desk.viewing.trained_k, keep_camera=True)
-            if float((control.pivot - bounds.center).norm()) > 3 * bounds.radius:
-                desk.viewing.enter(desk.scene, desk.viewing.trained_k, keep_camera=False)
+            far = float((control.pivot - bounds.center).norm()) > 3 * bounds.radius
+            k, gaussians = desk.viewing.trained_k, desk.viewing.gaussians
+            desk.viewing.enter(desk.scene, k, keep_camera=not far, gaussians=gaussians)
 
     # ------------------------------------------------------------------ the reading thread
     def _read(self, files: list[Path]) -> None:
@@ -159,7 +165,7 @@ class Drops:
         desk = self.desk
         self.card = card
         background = Background() if desk.scene is None else desk.scene.background
-        desk.messages.add(f"{card.path.name}: {len(card.cloud):,} points.")
+        desk.messages.add(f"{card.path.name}: {card.count}.")
         if card.alignment is not None:
             level = "good" if card.alignment.verdict == "aligned" else "warning"
             desk.messages.add(card.alignment.sentence, level)

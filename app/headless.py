@@ -25,6 +25,7 @@ from app.session import Cancelled, Session
 from app.signals import interruptions
 from app.snapshot import EvalPoint, Snapshot, State
 from render.errors import UserError
+from render.export.styles import cloud_of
 from render.training.evaluation import EvalResult, ImageScore
 from render.training.runfolder import RunFolder
 
@@ -114,6 +115,8 @@ def _work(
         )
     if point is not None:
         _table(point, console)
+    if not look_only and cloud_of(bench.renderer) is not None:
+        _make(session, console, interrupted, "Gaussians as PLY", products.gaussians_ply)
     _list_files(bench.folder, console)
     if options.video is not None:
         console.print(f"Video: {escape(str(options.video))}")

@@ -5,29 +5,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Mode = Literal["picture", "depth", "color", "contribution", "cumulative", "id", "count", "features"]
+from render.export.styles import LayerValue, Style
+
+Mode = Literal[
+    "picture",
+    "depth",
+    "color",
+    "contribution",
+    "cumulative",
+    "id",
+    "count",
+    "features",
+    "normal",
+    "opacity",
+]
 Source = Literal["model", "photo", "difference"]
 
 
 @dataclass(frozen=True)
 class ModeInfo:
-    """A row of the mode table: the words for it, and whether it shows one layer at a time."""
+    """A row of the mode table: the words for it, and whether it shows one layer at a time.
+
+    ``value`` is what the renderer has to add to the layers; only Gaussians have it.
+    """
 
     mode: Mode
     label: str
     hint: str
     layered: bool
+    value: LayerValue | None = None
 
 
 MODES: tuple[ModeInfo, ...] = (
     ModeInfo("picture", "Picture", "The finished picture, all K layers fused.", False),
-    ModeInfo("depth", "Depth", "How far away the layer's point is; bright is near.", True),
-    ModeInfo("color", "Colour", "The colour of the layer's point alone.", True),
+    ModeInfo("depth", "Depth", "How far away the layer is; bright is near.", True),
+    ModeInfo("color", "Colour", "The colour of what lies in the layer, alone.", True),
     ModeInfo("contribution", "Share", "How much the layer adds to the final pixel.", True),
     ModeInfo("cumulative", "1 to k", "The picture made of layers 1 to k only.", True),
-    ModeInfo("id", "Point id", "Which point it is: one random colour per point.", True),
+    ModeInfo("id", "Point id", "Which point or Gaussian it is: one random colour for each.", True),
     ModeInfo("count", "Count", "How many of the K layers are filled at each pixel.", False),
     ModeInfo("features", "Features", "The learned features, their main axes as colours.", True),
+    ModeInfo("normal", "Normal", "Shortest axis of the layer's Gaussian.", True, "normal"),
+    ModeInfo("opacity", "Opacity", "Opacity of the layer's Gaussian itself.", True, "opacity"),
 )
 MODE_INFO: dict[Mode, ModeInfo] = {info.mode: info for info in MODES}
 
@@ -80,6 +99,7 @@ class Look:
         percentiles: of the filled depths, what the colours span when ``depth_range`` is None.
         depth_range: near and far in scene units.
         atlas: whether thumbnails of all layers are wanted.
+        style: how Gaussians are drawn; others ignore it.
     """
 
     main: Side = field(default_factory=Side)
@@ -88,6 +108,7 @@ class Look:
     percentiles: tuple[float, float] = (1.0, 99.0)
     depth_range: tuple[float, float] | None = None
     atlas: bool = True
+    style: Style = field(default_factory=Style)
 
     @property
     def sides(self) -> tuple[Side, ...]:
@@ -107,6 +128,21 @@ class Look:
         if self.atlas:
             inspect.add(self.main.k)
         return tuple(sorted(ks)), tuple(sorted(inspect))
+
+    @property
+    def values(self) -> tuple[LayerValue, ...]:
+        """What the renderer has to add to the layers that are inspected."""
+        shown = {side.mode for side in self.sides if side.needs_inside}
+        return tuple(info.value for info in MODES if info.value and info.mode in shown)
+
+    def without_gaussians(self) -> Look:
+        """The same for what has none: their modes become the nearest that it has."""
+
+        def plain(side: Side) -> Side:
+            return replace(side, mode="color") if MODE_INFO[side.mode].value else side
+
+        other = self.other and plain(self.other)
+        return replace(self, main=plain(self.main), other=other, style=Style())
 
     def clipped(self, k: int) -> Look:
         """The same for a model of ``k`` layers."""

@@ -1,6 +1,6 @@
 """One dataclass = every command-line option. ``tyro`` makes the command line from it.
 
-Importing this module must stay cheap: neither torch nor the library is imported here.
+Importing this module must stay cheap: torch is not imported here, nor what needs it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from tyro.conf import Fixed, Positional, Suppress, UseAppendAction, arg
 
 from render.errors import UserError
+from render.methods import method_names
 
 DEFAULT_SECONDS = 150.0  # headless, when neither --steps nor --seconds is given
 # Options that make a run what it is: a resumed run keeps its own.
@@ -34,8 +35,9 @@ class Options:
     """Scene folder, file or name; run or checkpoint to continue; point cloud; camera path."""
     scene: Annotated[str | None, arg(metavar="PATH|NAME")] = None
     """Scene folder, file or name; names are looked up in the data roots and bundled scenes."""
-    method: Annotated[str, arg(metavar="NAME")] = "kbuffer"
-    """kbuffer, bpcr or frepcr."""
+    method: Annotated[str, arg(metavar="NAME", help=f"One of {', '.join(method_names())}.")] = (
+        "kbuffer"
+    )
     k: Annotated[int | None, arg(metavar="N")] = None
     """Layers of the K-buffer. Default: the method's own."""
     steps: Annotated[int | None, arg(metavar="N")] = None

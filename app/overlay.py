@@ -228,7 +228,7 @@ class Overlay:
         camera = result.request.camera
         lines = []
         if desk.shows_preview:
-            lines.append(f"Points by OpenGL, {look.main.describe()}")
+            lines.append(f"Points by OpenGL, {look.without_gaussians().main.describe()}")
         elif look.other is None:
             lines.append(look.main.describe())
         size = f"{camera.width} x {camera.height}"
@@ -243,6 +243,9 @@ class Overlay:
         if place is not None:
             size += f"  ·  {place[0]} photo {place[1]} of {place[2]}"
         lines.append(size)
+        style = "" if desk.shows_preview else result.request.style.describe()
+        if style:
+            lines.append(style)
         if shown.psnr is not None and look.main.source != "photo":
             lines.append(f"{shown.psnr:.2f} dB against the photo")
         if shown.note:

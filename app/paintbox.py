@@ -18,7 +18,7 @@ from torch import Tensor
 from app.look import Look, Side
 from app.snapshot import ViewResult
 from render.export.layer_colors import Span, difference, proper
-from render.export.layers import NO_FEATURES, LayerPictures, fit_tiles
+from render.export.layers import NO_FEATURES, NOT_YET, LayerPictures, fit_tiles
 from render.export.legend import EMPTY, Legend, difference_legend
 from render.scenes.types import View
 from render.training.metrics import psnr
@@ -183,7 +183,8 @@ class Paintbox:
             return _Painted(image, layers.legend(side.mode, span), None, notes)
         image = layers.picture("color", layer)
         assert image is not None
-        return _Painted(image, None, None, (*notes, f"{NO_FEATURES} These are the colours."))
+        missing = NO_FEATURES if side.mode == "features" else NOT_YET
+        return _Painted(image, None, None, (*notes, f"{missing} These are the colours."))
 
     # ------------------------------------------------------------------ layers
     def _inside(self, result: ViewResult, k: int) -> LayerPictures | None:

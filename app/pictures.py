@@ -78,7 +78,8 @@ class Pictures:
         self.still_scale: float | None = None  # None = as sharp as the screen shows
         self.shown: Painting | None = None
         self.latest: ViewResult | None = None
-        self.sweep: Sweep | None = None  # of the present camera
+        self.sweep: Sweep | None = None  # of the present camera and style
+        self._sweep_from = 0  # number of the first request that it may belong to
         self.latency = math.nan  # seconds from the newest camera move to its picture
         self._number = 0
         self._asked: tuple | None = None
@@ -87,6 +88,7 @@ class Pictures:
         self._answered = 0
         self._painted: tuple | None = None
         self._last_move = 0.0
+        self._scale = 1.0  # of Gaussians, as it was wished last
         self._moved_at: dict[int, float] = {}  # request number -> when the camera moved
         self._swept: tuple | None = None
         self._swept_at = -math.inf
@@ -112,8 +114,9 @@ class Pictures:
     def ask(self, wish: Wish, send: Callable[[ViewRequest], None]) -> None:
         """Send a request if the newest one is not the picture that is wanted now."""
         now = time.monotonic()
-        if wish.moving:
-            self._last_move = now
+        scale = wish.look.style.scale
+        if wish.moving or scale != self._scale:  # a slider of sizes is dragged like a camera
+            self._last_move, self._scale = now, scale
         moving = now - self._last_move < SETTLE_SECONDS
         camera = self.sized(wish, moving)
         ks, inspect = wish.look.needs()
@@ -124,21 +127,31 @@ class Pictures:
             camera.K.numpy().tobytes(),
             # The last picture of a move has no sweep, even where it is as large as the still one.
             (camera.width, camera.height, ks, inspect, wish.background, wish.view, moving),
+            (wish.look.style, wish.look.values),
         )
         changed = signature != self._asked
         waiting = self._number > self._answered and now - self._asked_at < 5.0
         if not changed and (waiting or wish.step == self._asked_step):
             return
         self._number += 1
-        if self._asked is None or signature[:2] != self._asked[:2]:
-            self.sweep = None
+        if self._asked is None or _shown(signature) != _shown(self._asked):
+            self.sweep, self._sweep_from = None, self._number
         sweep = self._wants_sweep(signature, wish, moving, now)
         self._asked, self._asked_at, self._asked_step = signature, now, wish.step
         if wish.moving:
             self._moved_at[self._number] = now
         send(
             ViewRequest(
-                camera, ks, inspect, wish.background, wish.view, sweep, moving, self._number
+                camera,
+                ks,
+                inspect,
+                wish.background,
+                wish.view,
+                sweep,
+                moving,
+                self._number,
+                wish.look.style,
+                wish.look.values,
             )
         )
 
@@ -155,16 +168,19 @@ class Pictures:
     def _still_scale(self, wish: Wish) -> float:
         """Automatic: 1 at a photograph, to compare pixel by pixel; else what the screen shows.
 
+        Ellipsoids and centres are no photograph: they are drawn as sharp as the screen.
+
         The screen also limits photographs that are much larger: ten megapixels with their layers
         take a minute and gigabytes.
         """
         pose = wish.pose
         if self.still_scale is not None:
             return self.still_scale
-        if wish.photo is not None:
+        if wish.photo is not None and wish.look.style.shape == "splat":
             large = pose.width * pose.height > MOST_PIXELS
             return min(1.0, wish.tall / pose.height) if large else 1.0
-        key = (pose.world_to_camera.numpy().tobytes(), pose.width, pose.height, wish.running)
+        shape = wish.look.style.shape
+        key = (pose.world_to_camera.numpy().tobytes(), pose.width, pose.height, wish.running, shape)
         if key != self._still_key:  # chosen once per camera: costs are never twice the same
             self._still_key = key
             scale = min(max(wish.tall / pose.height, 1.0), LARGEST)
@@ -192,10 +208,10 @@ class Pictures:
         if moving:
             return False
         # Without a photograph it only compares with itself: once a camera is enough.
-        key = (*signature[:2], wish.step if wish.view is not None else None)
+        key = (*_shown(signature), wish.step if wish.view is not None else None)
         if key == self._swept:
             return False
-        same_camera = self._swept is not None and self._swept[:2] == key[:2]
+        same_camera = self._swept is not None and self._swept[:-1] == key[:-1]
         camera = self.latest.request.camera if self.latest else wish.pose
         seconds = wish.look.main.k * self._cost(False) * camera.width * camera.height
         pause = max(SWEEP_SECONDS, SWEEP_TIMES * seconds)
@@ -210,7 +226,7 @@ class Pictures:
         if result is not None and result.request.number < self._first:
             result = None
         if result is not None and result is not self.latest:
-            if result.sweep is not None:
+            if result.sweep is not None and result.request.number >= self._sweep_from:
                 self.sweep = result.sweep
             again = self.latest is not None and result.renders is self.latest.renders
             self.latest = result
@@ -253,3 +269,8 @@ class Pictures:
         """Pictures per second that reached the window."""
         now = time.monotonic()
         return sum(now - t < FPS_SECONDS for t in self._times) / FPS_SECONDS
+
+
+def _shown(signature: tuple) -> tuple:
+    """What of a signature changes the picture at every K: camera and style."""
+    return (*signature[:2], signature[3][0])

@@ -1,4 +1,4 @@
-"""Menu, dialogs and popups of the window."""
+"""Menu and dialogs of the window; what lies over the picture is in :mod:`app.plates`."""
 
 # Dear PyGui declares its context managers as int.
 # pyright: reportGeneralTypeIssues=false
@@ -6,16 +6,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
+from app.export import NO_GAUSSIANS, default_path
 from app.shortcuts import chord, help_rows
 from app.theme import Theme
-from app.widgets import button, publish, set_text
+from app.widgets import button, publish, takes_text
 
 if TYPE_CHECKING:
     from app.window import Window
@@ -65,6 +66,11 @@ def menu(window: Window) -> None:
             dpg.add_menu_item(label="Resume last run", callback=desk.resume_last)
             dpg.add_separator()
             item("Save checkpoint", "save")
+            dpg.add_menu_item(
+                label="Export Gaussians ...",
+                tag=publish("menu_export"),
+                callback=window.export_gaussians,
+            )
             item("Screenshot", "screenshot")
             dpg.add_separator()
             dpg.add_menu_item(label="Quit", callback=dpg.stop_dearpygui)
@@ -112,7 +118,7 @@ def confirm(theme: Theme, title: str, question: str, yes: Callable[[], None]) ->
         modal=True,
         no_resize=True,
         autosize=True,
-        pos=_middle(theme, 440, 150),
+        pos=middle(theme, 440, 150),
     ):
         dpg.add_text(question, wrap=theme.px(420))
         with dpg.group(horizontal=True):
@@ -120,6 +126,59 @@ def confirm(theme: Theme, title: str, question: str, yes: Callable[[], None]) ->
             button("No", "confirm_no", lambda: answer(False), width=theme.px(100))
     theme.choose("confirm_yes", True)
     _modal.add("confirm")
+
+
+def export_gaussians(theme: Theme, desk: Desk) -> None:
+    """Ask where the Gaussians shall go."""
+    snapshot = desk.snapshot
+    if not snapshot.gaussians or snapshot.folder is None:
+        desk.messages.add(NO_GAUSSIANS, "warning")
+        return
+    tag = "export"
+
+    def answer(agreed: bool) -> None:
+        path = str(dpg.get_value("export_path")).strip()
+        dpg.delete_item(tag)
+        if agreed and path:
+            desk.export_gaussians(_ply(path))
+
+    if dpg.does_item_exist(tag):
+        dpg.delete_item(tag)
+    with dpg.window(
+        label="Export Gaussians",
+        tag=tag,
+        modal=True,
+        no_resize=True,
+        autosize=True,
+        pos=middle(theme, 560, 150),
+    ):
+        dpg.add_text(
+            f"{snapshot.gaussians:,} Gaussians as PLY, which viewers of 3D Gaussian splatting "
+            "open. A file of this name is replaced.",
+            wrap=theme.px(540),
+        )
+        dpg.add_input_text(
+            default_value=str(default_path(Path(snapshot.folder))),
+            tag=takes_text(publish("export_path")),
+            width=theme.px(540),
+            auto_select_all=True,
+        )
+        with dpg.group(horizontal=True):
+            button("Write", "export_yes", lambda: answer(True), width=theme.px(100))
+            button("Cancel", "export_no", lambda: answer(False), width=theme.px(100))
+    theme.choose("export_yes", True)
+    _modal.add(tag)
+
+
+def _ply(text: str) -> Path:
+    """A typed path; without a suffix it gets one, a folder gets a file."""
+    path = Path(text)
+    with suppress(RuntimeError):  # no such user
+        path = path.expanduser()
+    with suppress(OSError, ValueError):  # the writer says what is wrong with it
+        if path.is_dir():
+            return path / "gaussians.ply"
+    return path if path.suffix else path.with_name(f"{path.name}.ply")
 
 
 def file_dialog(theme: Theme, take: Callable[[list[str]], None], *, folders: bool) -> None:
@@ -166,7 +225,7 @@ def help_page(theme: Theme) -> None:
             tag=publish("help"),
             width=theme.px(width),
             height=theme.px(height),
-            pos=_middle(theme, width, height),
+            pos=middle(theme, width, height),
             no_collapse=True,
             no_saved_settings=True,
         ),
@@ -189,155 +248,9 @@ def _help_table(rows: list[tuple[str, str, str]], theme: Theme, width: int) -> N
             group = name
 
 
-def _middle(theme: Theme, width: int, height: int) -> tuple[int, int]:
+def middle(theme: Theme, width: int, height: int) -> tuple[int, int]:
+    """The corner of what is so large (at scale 1) and lies in the middle of the window."""
     return (
         max(0, (dpg.get_viewport_client_width() - theme.px(width)) // 2),
         max(0, (dpg.get_viewport_client_height() - theme.px(height)) // 2),
     )
-
-
-def _plate(tag: str, **more: bool) -> AbstractContextManager[int | str]:
-    """A hidden window without a frame that lies over the picture."""
-    plate: Any = dpg.window(
-        tag=publish(tag),
-        show=False,
-        no_title_bar=True,
-        no_resize=True,
-        autosize=True,
-        no_saved_settings=True,
-        **more,  # pyright: ignore[reportArgumentType] - only flags
-    )
-    return plate
-
-
-class CloudCard:
-    """Asks what to do with a dropped point cloud; lies over the picture."""
-
-    def __init__(self, desk: Desk, theme: Theme) -> None:
-        self.desk, self.theme = desk, theme
-        with _plate("card", no_move=True):
-            dpg.bind_item_font(dpg.add_text("", tag=publish("card_title")), theme.bold)
-            dpg.add_text("", tag=publish("card_text"), wrap=theme.px(520))
-            with dpg.group(horizontal=True):
-                button(
-                    "Train this scene from it",
-                    "card_use",
-                    desk.drops.use_points,
-                    help="A new run of the same photographs that starts from these points.",
-                )
-                button(
-                    "Open on its own",
-                    "card_alone",
-                    desk.drops.open_alone,
-                    help="Only the cloud, with its K buffers, without photographs.",
-                )
-                button("Back", "card_back", desk.drops.dismiss, help="Forget it.")
-
-    def update(self) -> None:
-        """Show or hide it."""
-        card = self.desk.drops.card
-        shown = card is not None and card.alignment is not None
-        dpg.configure_item("card", show=shown)
-        if card is None or card.alignment is None:
-            return
-        set_text("card_title", f"{card.path.name}: {len(card.cloud):,} points")
-        set_text("card_text", card.alignment.sentence)
-        self.theme.choose("card_use", card.alignment.verdict == "aligned")
-        corner = dpg.get_item_rect_min("view")
-        dpg.set_item_pos(
-            "card", [int(corner[0]) + self.theme.px(12), int(corner[1]) + self.theme.px(64)]
-        )
-
-
-class Welcome:
-    """What a person sees who opened nothing: where to begin."""
-
-    def __init__(self, window: Window) -> None:
-        self.window, self.theme = window, window.theme
-        self._made = False
-        with _plate("welcome", no_move=True):
-            pass  # filled when it is first shown
-
-    def update(self) -> None:
-        """Show it while nothing is open or opening."""
-        desk = self.window.desk
-        empty = desk.session is None and desk.coming is None and desk.drops.card is None
-        shown = empty and desk.messages.popup is None
-        if shown and not self._made:
-            self._made = True
-            self._fill()
-        dpg.configure_item("welcome", show=shown)
-        if shown:
-            corner, area = dpg.get_item_rect_min("view"), self.window.viewport.area
-            size = dpg.get_item_rect_size("welcome")
-            place = [
-                float(int(c + max(0, (a - s) / 2)))
-                for c, a, s in zip(corner, area, size, strict=True)
-            ]
-            if place != dpg.get_item_pos("welcome"):
-                dpg.set_item_pos("welcome", place)
-
-    def _fill(self) -> None:
-        window, theme, desk = self.window, self.theme, self.window.desk
-        wide = theme.px(420)
-        with dpg.group(parent="welcome"):
-            dpg.bind_item_font(dpg.add_text("Watch K-Buffers learn a scene"), theme.large)
-            dpg.add_text(
-                "Drop a scene folder, a point cloud or a run on this window, or begin here:",
-                wrap=wide,
-            )
-            button(
-                "The bundled fire engine",
-                "welcome_lego",
-                lambda: desk.drops.take_text("lego"),
-                width=wide,
-            )
-            theme.choose("welcome_lego", True)
-            earlier = desk.earlier_run()
-            if earlier is not None:
-                step = f", step {earlier.step:,}" if earlier.step is not None else ""
-                button(
-                    f"Continue {earlier.run.parent.name}{step}",
-                    "welcome_resume",
-                    desk.resume_last,
-                    width=wide,
-                )
-            for number, recent in enumerate(desk.settings.listed_recent()[:4]):
-                button(
-                    f"{recent.kind.capitalize()} {Path(recent.path).name}",
-                    f"welcome_recent_{number}",
-                    lambda path=recent.path: desk.drops.take_text(path),
-                    width=wide,
-                    help=recent.path,
-                )
-            with dpg.group(horizontal=True):
-                button("Open file ...", "welcome_file", window.open_file)
-                button("Open folder ...", "welcome_folder", window.open_folder)
-
-
-class ErrorPopup:
-    """The newest error, until it is dismissed; training goes on behind it."""
-
-    def __init__(self, desk: Desk, theme: Theme) -> None:
-        self.desk, self.theme = desk, theme
-        with _plate("error"):
-            dpg.bind_item_font(theme.tint(dpg.add_text("That did not work"), "bad"), theme.bold)
-            dpg.add_text("", tag=publish("error_text"), wrap=theme.px(520))
-            with dpg.group(horizontal=True):
-                button("OK", "error_ok", desk.messages.dismiss, width=theme.px(90))
-                theme.tint(dpg.add_text("", tag="error_more"), "faint")
-
-    def update(self) -> None:
-        """Show or hide it."""
-        messages = self.desk.messages
-        popup = messages.popup
-        if popup is None:
-            dpg.hide_item("error")
-            return
-        if not dpg.is_item_shown("error"):
-            dpg.show_item("error")
-            dpg.focus_item("error")  # over whatever else lies on the picture
-        set_text("error_text", popup.text)
-        more = messages.popup_more
-        set_text("error_more", f"{more} more in the log" if more else "also in the log")
-        dpg.set_item_pos("error", list(_middle(self.theme, 540, 300)))

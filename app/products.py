@@ -8,6 +8,7 @@ from tempfile import TemporaryFile
 
 from torch import Tensor
 
+from app.export import export_gaussians
 from app.options import Options
 from app.session import Session
 from app.snapshot import EvalPoint
@@ -97,6 +98,11 @@ def path_video(session: Session, bench: Workbench, options: Options) -> Path:
     camera_path = load_camera_path(options.render)
     path = options.video or bench.folder.video / f"{options.render.stem}.mp4"
     return _write_frames(path, camera_path.cameras, _renderer(session, bench), camera_path.fps)
+
+
+def gaussians_ply(session: Session, bench: Workbench) -> None:
+    """export/gaussians.ply, said in the log."""
+    session.note(export_gaussians(bench))
 
 
 def check_video(options: Options) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from app.snapshot import CurvePoint
+from app.snapshot import CurvePoint, Snapshot
 from render.training.trainer import StepReport
 
 CURVE_SECONDS = 0.25  # of training between two points of a curve, at least
@@ -79,6 +79,17 @@ class StageTimes:
         for name, value in times.items():
             self._times[name] = _smooth(self._times.get(name, math.nan), value)
         return dict(self._times)
+
+
+def count_curve(snapshot: Snapshot) -> list[list[float]]:
+    """Seconds and how many Gaussians there were, for a curve of stairs; [[], []] of none."""
+    events, now = snapshot.refinements, float(snapshot.gaussians)
+    if not now or not snapshot.curve:
+        return [[], []]
+    first = float(events[0].before) if events else now
+    begin, end = snapshot.curve[0].seconds, max(snapshot.seconds, snapshot.curve[-1].seconds)
+    seconds = [begin, *(event.seconds for event in events), end]
+    return [seconds, [first, *(float(event.after) for event in events), now]]
 
 
 def _mean(values: list[float]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -39,6 +40,7 @@ def save_screenshot(desk: Desk) -> Path | None:
             "step": result.step,
             "shows": [side.describe() for side in look.sides],
             "wipe": look.wipe if look.other is not None else None,
+            "style": asdict(result.request.style),
         }
         atomic_text(path.with_suffix(".json"), json.dumps(content, indent=1) + "\n")
     except OSError as error:

@@ -26,7 +26,7 @@ from app.runtime import describe_device, error_sentence, give_way, release_memor
 from app.snapshot import EvalPoint, Snapshot, State, Sweep, ViewRequest, ViewResult
 from app.training import Training
 from app.views import LargestPicture, picture, same_picture, same_wish, sweep
-from app.workbench import Workbench, build
+from app.workbench import Workbench, build, gaussian_sizes
 from render.errors import UserError
 from render.memory import is_shortage
 from render.scenes.types import Scene
@@ -307,6 +307,7 @@ class Session:
             views={name: len(indices) for name, indices in scene.splits.items()},
             points=0 if scene.points is None else len(scene.points),
             sizes=bench.method.describe() if bench.method else {},
+            **gaussian_sizes(bench.renderer),
         )
         if self._autostart and self._training is not None:
             self._start()

@@ -64,7 +64,7 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut("train_toggle", ("T",), "Training", "Start or pause training"),
     Shortcut("train_step", ("N",), "Training", "Train a single step", repeats=True),
     *(
-        Shortcut(f"mode_{i}", (str(i),), "Picture", f"Show: {info.label}")
+        Shortcut(f"mode_{i}", (str(i % 10),), "Picture", f"Show: {info.label}")
         for i, info in enumerate(MODES, 1)
     ),
     Shortcut("k_more", ("K",), "Picture", "One layer more", repeats=True),
@@ -74,6 +74,7 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut("photo_toggle", ("G",), "Picture", "Show the photo of this view"),
     Shortcut("difference_toggle", ("O",), "Picture", "Show the difference to the photo"),
     Shortcut("wipe_toggle", ("V",), "Picture", "Compare two pictures with a wipe line"),
+    Shortcut("shape_next", ("M",), "Picture", "Gaussians as splats, ellipsoids, centres"),
     Shortcut("preview_toggle", ("B",), "Picture", "Show the bare points"),
     Shortcut("frusta_toggle", ("C",), "Picture", "Show the cameras of the photos"),
     Shortcut("grid_toggle", ("X",), "Picture", "Show the axes and the grid"),

@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from render.camera import Camera
+from render.export.styles import LayerValue, Style
 from render.methods.base import Inspection, Render
 from render.scenes.background import Background
 from render.training.evaluation import EvalResult
@@ -43,6 +44,8 @@ class ViewRequest:
         sweep: also the PSNR of the picture with 1, 2, ... K layers.
         moving: the camera is on its way: the next request follows soon.
         number: returned with the picture, so that late ones are recognised.
+        style: how Gaussians are drawn.
+        values: of each layer's Gaussian, that the insides shall have in ``extra``.
     """
 
     camera: Camera
@@ -53,6 +56,8 @@ class ViewRequest:
     sweep: bool = False
     moving: bool = False
     number: int = 0
+    style: Style = field(default_factory=Style)
+    values: tuple[LayerValue, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,17 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """Densification: how many Gaussians there were before and after, and what was done."""
+
+    step: int
+    seconds: float
+    before: int
+    after: int
+    note: str
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The session at one moment."""
 
@@ -125,6 +141,9 @@ class Snapshot:
     eta: float = float("nan")  # seconds of training to go
     saved: str | None = None  # newest checkpoint
     sizes: dict[str, int | float | str] = field(default_factory=dict)  # of the model
+    gaussians: int = 0  # that there are now; 0 also for models of another kind
+    gaussian_bytes: int = 0  # of memory that their parameters take
+    refinements: tuple[Refinement, ...] = ()  # by this session, oldest first
     # what is loaded; empty before
     folder: str | None = None  # of the run
     scene_name: str = ""

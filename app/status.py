@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from app.desk import Desk
+from app.snapshot import Snapshot
 
 NEWS_SECONDS = 4.0  # that a new message stands instead of the numbers
 _process = psutil.Process()
@@ -22,8 +23,13 @@ def memory() -> int:
     return used
 
 
+def gaussians_text(snapshot: Snapshot) -> str:
+    """How many Gaussians there are, and the memory of their parameters."""
+    return f"{snapshot.gaussians:,} Gaussians of {snapshot.gaussian_bytes / 2**20:,.1f} MiB"
+
+
 def status_line(desk: Desk) -> str:
-    """Scene, device, step, rate, loss, PSNR, picture rate and size, memory."""
+    """Scene, device, Gaussians, step, rate, loss, PSNR, picture rate and size, memory."""
     snapshot, scene = desk.snapshot, desk.scene
     newest = desk.messages.newest
     if newest is not None and time.monotonic() - newest.added < NEWS_SECONDS:
@@ -36,6 +42,8 @@ def status_line(desk: Desk) -> str:
         parts.append(scene.name)
         if snapshot.device:
             parts.append(snapshot.device)
+    if snapshot.gaussians:
+        parts.append(f"{snapshot.gaussians:,} Gaussians")
     if snapshot.step:
         parts.append(f"step {snapshot.step:,}")
     if snapshot.report is not None:

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from app.options import parse_every
 from app.progress import Curve, Means, StageTimes
-from app.snapshot import CurvePoint, EvalPoint
-from app.workbench import Workbench
+from app.snapshot import CurvePoint, EvalPoint, Refinement
+from app.workbench import Workbench, gaussian_sizes
 from render.errors import UserError
 from render.methods.base import Method
+from render.methods.splatting import SplattingMethod
 from render.scenes.types import View
 from render.training.evaluation import EvalResult, OnImage, Protocol, evaluate, house_protocol
 from render.training.metrics import Lpips
@@ -69,6 +70,7 @@ class Training:
         publish(curve=self._curve.points, earlier=earlier)
         self._saved_step = self.trainer.step_count  # of a resumed run; else 0: nothing to save
         self._history: tuple[EvalPoint, ...] = ()
+        self._refinements: tuple[Refinement, ...] = ()
         publish(step=self.trainer.step_count, seconds=self.trainer.seconds)
         self._plan()
         self._publish_settings()
@@ -80,9 +82,10 @@ class Training:
         self._row.add(report)
         if self._curve.add(report):
             stages = self._stages.add(self.trainer.stages.take())
-            sizes = self.method.describe()
-            self._publish(curve=self._curve.points, sizes=sizes, stages=stages)
+            sizes = {"sizes": self.method.describe()} | gaussian_sizes(self.method)
+            self._publish(curve=self._curve.points, stages=stages, **sizes)
             self._publish_settings()
+        self._publish_refinements(report)
         self._publish(
             report=report,
             step=report.step,
@@ -210,6 +213,17 @@ class Training:
 
         tell(0)
         return evaluate(self.method, views, protocol, lpips=lpips, on_image=each)
+
+    def _publish_refinements(self, report: StepReport) -> None:
+        """What densification did in this step, with the time at which the plots show it."""
+        if not isinstance(self.method, SplattingMethod):
+            return
+        new = self.method.events[len(self._refinements) :]
+        if new:
+            self._refinements += tuple(
+                Refinement(e.step, report.seconds, e.before, e.after, e.note) for e in new
+            )
+            self._publish(refinements=self._refinements, **gaussian_sizes(self.method))
 
     def _publish_settings(self) -> None:
         trainer = self.trainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ class StateFile:
                 "other": shown.job.look.other and _side(shown.job.look.other),
                 "wipe": shown.job.look.wipe,
                 "depth_range": shown.depth_range,
+                "style": asdict(result.request.style),
                 "legend": shown.legend and shown.legend.title,
                 "box": window.viewport.picture_rect,
                 "world_to_camera": result.request.camera.world_to_camera.tolist(),
@@ -85,6 +87,11 @@ class StateFile:
             "points": 0
             if desk.scene is None or desk.scene.points is None
             else len(desk.scene.points),
+            "gaussians": snapshot.gaussians,
+            "gaussian_bytes": snapshot.gaussian_bytes,
+            "refinements": [asdict(event) for event in snapshot.refinements],
+            "shape": look.style.shape,
+            "scale": look.style.scale,
             "method": snapshot.method,
             "folder": snapshot.folder,
             "step": snapshot.step,

@@ -9,20 +9,23 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from app.camera_control import CameraControl
-from app.look import MODES, Look, Mode, Side, Source
+from app.look import MODE_INFO, MODES, Look, Mode, Side, Source
 from app.messages import Messages
 from app.pictures import Wish
 from app.snapshot import ViewResult
 from render.export.camera_path import CameraPath
+from render.export.styles import Shape, Style
 from render.scenes.background import Background
 from render.scenes.types import Bounds, Scene, SplitName, View
 
 DEFAULT_K = 8  # while there is no model
+SCALES = (0.05, 2.0)  # of Gaussians, smallest and largest
 _NO_BOUNDS = Bounds(torch.zeros(3, dtype=torch.float64), 1.0, 0.1, 10.0)
 _Z_UP = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
 
@@ -38,6 +41,7 @@ class Viewing:
         self.messages = messages
         self.scene: Scene | None = None
         self.trained_k = DEFAULT_K
+        self.gaussians = False  # whether the model is made of them
         self.control = CameraControl(_NO_BOUNDS, _Z_UP)
         self.look = Look()
         self.at_view: int | None = None  # the photograph whose camera we look through
@@ -46,15 +50,18 @@ class Viewing:
         self._was_at = self.control.camera(8, 8).world_to_camera
         self._tour: tuple[CameraPath, float] | None = None  # and when it began
 
-    def enter(self, scene: Scene, k: int, *, keep_camera: bool) -> None:
+    def enter(self, scene: Scene, k: int, *, keep_camera: bool, gaussians: bool = False) -> None:
         """Look at another scene or model.
 
         Args:
             k: layers of the model.
             keep_camera: it is the same place; else start at the first test view, or from
                 slightly above.
+            gaussians: whether the model is made of them.
         """
-        self.scene, self.trained_k = scene, k
+        self.scene, self.trained_k, self.gaussians = scene, k, gaussians
+        if not gaussians:
+            self.look = self.look.without_gaussians()
         self.look = self._main(k=k, layer=min(self.look.main.layer, k))
         self.look = self.look.clipped(k)
         if keep_camera:
@@ -87,12 +94,37 @@ class Viewing:
 
     def set_mode(self, mode: Mode) -> None:
         """Show the picture, or one aspect of the layers."""
-        self.look = self._main(mode=mode, source="model")
+        if MODE_INFO[mode].value is None or self._need_gaussians(MODE_INFO[mode].label):
+            self.look = self._main(mode=mode, source="model")
 
     def set_mode_number(self, number: int) -> None:
         """1 = the first row of the mode table."""
         if number <= len(MODES):
             self.set_mode(MODES[number - 1].mode)
+
+    # ------------------------------------------------------------------ Gaussians
+    def set_shape(self, shape: Shape) -> None:
+        """Draw Gaussians as they are, as ellipsoids or as their centres."""
+        if shape == "splat" or self._need_gaussians("Another way to draw"):
+            self.look = replace(self.look, style=replace(self.look.style, shape=shape))
+
+    def next_shape(self) -> None:
+        """The next way to draw them."""
+        shapes = get_args(Shape)
+        place = shapes.index(self.look.style.shape)
+        self.set_shape(shapes[(place + 1) % len(shapes)])
+
+    def set_scale(self, scale: float) -> None:
+        """Draw Gaussians so many times as large; the model stays as it is."""
+        scale = min(max(scale, SCALES[0]), SCALES[1]) if scale == scale else 1.0
+        if scale == 1 or self._need_gaussians("Another size"):
+            self.look = replace(self.look, style=Style(scale, self.look.style.shape))
+
+    def _need_gaussians(self, what: str) -> bool:
+        """Say so where there are none."""
+        if not self.gaussians:
+            self.messages.add(f"{what} is for models of Gaussians; there are none here.", "warning")
+        return self.gaussians
 
     def _main(self, **changes: object) -> Look:
         return replace(self.look, main=replace(self.look.main, **changes))  # pyright: ignore

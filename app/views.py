@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from app.snapshot import Sweep, ViewRequest, ViewResult, to_cpu
-from app.workbench import Workbench
+from app.workbench import Renderer, Workbench
 from render.camera import Camera
 from render.export.cloud import CloudRenderer
+from render.export.splats import SplatRenderer
+from render.export.styles import SolidRenderer, Style, cloud_of, styled, with_values
 from render.memory import fits, is_shortage, picture_bytes
 from render.methods.base import Inspection, Render
+from render.methods.splatting import SplattingMethod
 from render.training.metrics import psnr
 
 SMALLEST_PIXELS = 64 * 64  # a picture that does not fit even so is an error
@@ -28,7 +31,7 @@ def picture(bench: Workbench, request: ViewRequest) -> ViewResult:
     """Everything that ``request`` wants but the sweep."""
     start = time.perf_counter()
     background = background_of(bench, request)
-    camera, renderer = request.camera, bench.renderer
+    camera, renderer = request.camera, _drawn(bench.renderer, request.style)
     if request.moving and isinstance(renderer, CloudRenderer):
         renderer = renderer.draft()
     used = {k: max(1, min(k, bench.layers)) for k in (*request.ks, *request.inspect)}
@@ -42,6 +45,10 @@ def picture(bench: Workbench, request: ViewRequest) -> ViewResult:
         pictures[k] = to_cpu(renderer.render(camera, background, k))
     for k in sorted(inspected - rendered):
         buffers[k] = to_cpu(renderer.inspect(camera, k))
+    cloud = cloud_of(bench.renderer)
+    if cloud is not None and request.values:
+        for k, buffer in buffers.items():
+            buffers[k] = to_cpu(with_values(buffer, cloud, camera, request.values))
     renders = {k: pictures[used[k]] for k in request.ks}
     insides = {k: buffers[used[k]] for k in request.inspect}
     step = bench.trainer.step_count if bench.trainer else 0
@@ -56,11 +63,12 @@ def sweep(bench: Workbench, result: ViewResult) -> Iterator[Sweep | None]:
     sweep at last. The model must not change in between.
     """
     camera, background = result.request.camera, result.background
+    renderer = _drawn(bench.renderer, result.request.style)
     images = {k: image.rgb for k, image in result.renders.items() if 1 <= k <= bench.layers}
 
     def image(k: int) -> Tensor:
         if k not in images:
-            images[k] = bench.renderer.render(camera, background, k).rgb.cpu()
+            images[k] = renderer.render(camera, background, k).rgb.cpu()
         return images[k]
 
     target = _photo(bench, result.request, background)
@@ -113,12 +121,20 @@ class LargestPicture:
 
 def same_picture(a: ViewRequest, b: ViewRequest) -> bool:
     """Whether two requests show the same, whatever they want to know about it."""
-    return (a.background, a.view) == (b.background, b.view) and _same_camera(a.camera, b.camera)
+    same = (a.background, a.view, a.style) == (b.background, b.view, b.style)
+    return same and _same_camera(a.camera, b.camera)
 
 
 def same_wish(a: ViewRequest, b: ViewRequest) -> bool:
     """Whether two requests differ at most in the step of the model that they are to show."""
-    return (a.ks, a.inspect, a.moving) == (b.ks, b.inspect, b.moving) and same_picture(a, b)
+    wishes = (a.ks, a.inspect, a.values, a.moving), (b.ks, b.inspect, b.values, b.moving)
+    return wishes[0] == wishes[1] and same_picture(a, b)
+
+
+def _drawn(renderer: Renderer, style: Style) -> Renderer | SolidRenderer:
+    """``renderer`` in this style, if it draws Gaussians."""
+    gaussians = isinstance(renderer, (SplattingMethod, SplatRenderer))
+    return styled(renderer, style) if gaussians else renderer
 
 
 def background_of(bench: Workbench, request: ViewRequest) -> Tensor:

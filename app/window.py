@@ -19,7 +19,7 @@ from threading import Event
 
 import dearpygui.dearpygui as dpg
 
-from app import popups
+from app import plates, popups
 from app.actions import Actions
 from app.desk import Desk
 from app.guard import Guard
@@ -153,9 +153,9 @@ class Window:
                 with dpg.child_window(tag=publish("panels"), border=False):
                     self._build_panels()
             dpg.add_text("", tag=publish("status"))
-        self.card = popups.CloudCard(desk, theme)
-        self.error = popups.ErrorPopup(desk, theme)
-        self.welcome = popups.Welcome(self)
+        self.card = plates.CloudCard(desk, theme)
+        self.error = plates.ErrorPopup(desk, theme)
+        self.welcome = plates.Welcome(self)
 
     def _build_panels(self) -> None:
         desk, theme, width = self.desk, self.theme, self._panel_width()
@@ -351,6 +351,10 @@ class Window:
     def open_folder(self) -> None:
         """Dialog for folders."""
         popups.file_dialog(self.theme, self.desk.drops.take, folders=True)
+
+    def export_gaussians(self) -> None:
+        """Dialog for the file that they go to."""
+        popups.export_gaussians(self.theme, self.desk)
 
     def help(self) -> None:
         """All shortcuts."""

@@ -19,6 +19,7 @@ from app.runtime import describe_device, resolve_device, set_threads
 from render.errors import UserError
 from render.export.cloud import CloudRenderer
 from render.export.splats import SplatRenderer
+from render.export.styles import cloud_of
 from render.gaussians.ply import is_splat_cloud
 from render.kbuffer.gaussians import MAX_LAYERS
 from render.methods import method_class
@@ -155,6 +156,15 @@ def build(
     }
     folder.write_json("config.json", config)
     return bench
+
+
+def gaussian_sizes(renderer: Renderer) -> dict[str, int]:
+    """How many Gaussians there are and the memory of their parameters, by the snapshot's names."""
+    cloud = cloud_of(renderer)
+    if cloud is None:
+        return {"gaussians": 0, "gaussian_bytes": 0}
+    size = sum(tensor.nbytes for tensor in cloud.tensors().values())
+    return {"gaussians": len(cloud), "gaussian_bytes": size}
 
 
 def _load_scene(

@@ -48,7 +48,7 @@ def show(window: WindowDriver, mode: str = "picture", *, k: int = 8, layer: int 
         window.click((x + 0.5 * width, y + 0.7 * height))
     state = window.state()
     if (state["mode"], state["source"]) != (mode, "model"):
-        window.key(str(1 + [info.mode for info in MODES].index(mode)))
+        window.key(str((1 + [info.mode for info in MODES].index(mode)) % 10))
     window.move(AWAY)
     return painted(window, main={"source": "model", "mode": mode, "k": k, "layer": layer})
 

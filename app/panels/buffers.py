@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
-from app.look import MODE_INFO, MODES
+from app.look import MODE_INFO, MODES, ModeInfo
 from app.shortcuts import tooltip
 from app.snapshot import Sweep
 from app.theme import Theme
+from app.viewing import SCALES
 from app.widgets import (
     button,
     heading,
@@ -25,12 +28,18 @@ from app.widgets import (
     set_text,
     takes_text,
 )
+from render.export.styles import FAINTEST, RADIUS, Shape
 
 BARS_HEIGHT = 58
 BY_HAND = "by hand"
 _RANGES = {"1 to 99 %": (1.0, 99.0), "5 to 95 %": (5.0, 95.0), "all": (0.0, 100.0)}
+_SHAPES: dict[str, Shape] = {"Splats": "splat", "Ellipsoids": "ellipse", "Centres": "point"}
+_SHAPE_NAMES = {shape: name for name, shape in _SHAPES.items()}
+assert set(_SHAPE_NAMES) == set(get_args(Shape))
+_PLAIN = tuple((i, info) for i, info in enumerate(MODES, 1) if info.value is None)
+_OF_GAUSSIANS = tuple((i, info) for i, info in enumerate(MODES, 1) if info.value is not None)
 _WHY = (
-    "K = how many points make up each pixel. Pull it to 1 to see why one is not "
+    "K = how many points or Gaussians make up each pixel. Pull it to 1 to see why one is not "
     "enough. The bars say how good the picture of this camera is with each K."
 )
 
@@ -60,15 +69,10 @@ class BuffersPanel:
         dpg.bind_item_handler_registry("k_bars", handler)
         for start in (0, 4):
             with dpg.group(horizontal=True):
-                for number, info in enumerate(MODES[start : start + 4], start + 1):
-                    tag = f"mode_{info.mode}"
-                    button(
-                        info.label,
-                        tag,
-                        lambda m=info.mode: desk.viewing.set_mode(m),
-                        shortcut=f"mode_{number}",
-                        help=info.hint,
-                    )
+                self._mode_buttons(_PLAIN[start : start + 4])
+        with dpg.group(horizontal=True, tag="gaussians_row", show=False):
+            self._mode_buttons(_OF_GAUSSIANS)
+            self._style_controls()
         with dpg.group(horizontal=True, xoffset=px(48)):
             dpg.add_text("Layer")
             layer_slider("layer", desk.viewing.set_layer)
@@ -96,12 +100,50 @@ class BuffersPanel:
             )
         self.resize(width)
 
+    def _mode_buttons(self, modes: Sequence[tuple[int, ModeInfo]]) -> None:
+        for number, info in modes:
+            button(
+                info.label,
+                f"mode_{info.mode}",
+                lambda m=info.mode: self.desk.viewing.set_mode(m),
+                shortcut=f"mode_{number}",
+                help=info.hint,
+            )
+
+    def _style_controls(self) -> None:
+        """How Gaussians are drawn, and how large."""
+        viewing = self.desk.viewing
+        dpg.add_combo(
+            tuple(_SHAPES),
+            tag=publish("shape"),
+            callback=lambda s, name: viewing.set_shape(_SHAPES[name]),
+        )
+        hint(
+            "shape",
+            f"How Gaussians are drawn. Ellipsoids reach to {RADIUS:g} standard deviations; "
+            f"they and the centres leave out what is fainter than {FAINTEST:.0%}. "
+            f"{tooltip('shape_next')}",
+        )
+        dpg.add_slider_float(
+            tag=takes_text(publish("scale")),
+            min_value=SCALES[0],
+            max_value=SCALES[1],
+            default_value=1.0,
+            format="x %.2f",
+            clamped=True,
+            callback=lambda s, value: viewing.set_scale(value),
+        )
+        hint("scale", "Size of the Gaussians; 1 = as trained. A double click goes back to 1.")
+        with dpg.item_handler_registry() as handler:
+            dpg.add_item_double_clicked_handler(callback=lambda: viewing.set_scale(1.0))
+        dpg.bind_item_handler_registry("scale", handler)
+
     def resize(self, width: int) -> None:
         """Another width of the panel, in pixels."""
         self.width = width
         gap = self.theme.px(7)
-        for info in MODES:
-            dpg.configure_item(f"mode_{info.mode}", width=(width - 3 * gap) // 4)
+        for tag in (*(f"mode_{info.mode}" for info in MODES), "shape", "scale"):
+            dpg.configure_item(tag, width=(width - 3 * gap) // 4)
         dpg.configure_item("k_bars", width=width)
         self._bars_key = None
 
@@ -114,6 +156,11 @@ class BuffersPanel:
         for info in MODES:
             chosen = main.source == "model" and main.mode == info.mode
             self.theme.choose(f"mode_{info.mode}", chosen)
+        dpg.configure_item("gaussians_row", show=desk.viewing.gaussians)
+        dpg.configure_item("mode_features", show=self._has_features())
+        set_text("shape", _SHAPE_NAMES[look.style.shape])
+        if not dpg.is_item_active("scale"):
+            dpg.set_value("scale", look.style.scale)
         set_text("buffers_line", self._hint())
         depth = look.atlas_mode == "depth"
         by_hand = depth and look.depth_range is not None
@@ -127,6 +174,13 @@ class BuffersPanel:
             if span is not None:
                 dpg.set_value("depth_range", span)
         self._draw_bars(k)
+
+    def _has_features(self) -> bool:
+        """Whether the layers that came last have some; true as long as none came."""
+        result = self.desk.pictures.latest
+        insides = () if result is None or self.desk.shows_preview else result.insides.values()
+        found = ["features" in each.extra or each.feature_norm is not None for each in insides]
+        return any(found) or not found
 
     def _hint(self) -> str:
         """What is shown; for the picture, what the bars mean."""

@@ -26,6 +26,7 @@ class ComparePanel:
 
     def __init__(self, desk: Desk, theme: Theme) -> None:
         self.desk, self.theme = desk, theme
+        self._gaussians = False  # whether their modes are offered
         viewing = desk.viewing
         with dpg.group(horizontal=True):
             button(
@@ -53,9 +54,10 @@ class ComparePanel:
                     callback=self._set_source,
                 )
                 dpg.add_combo(
-                    tuple(_MODES),
+                    _offered(False),
                     tag=publish("other_mode"),
                     width=-1,
+                    height_mode=dpg.mvComboHeight_Large,  # all of them without scrolling
                     callback=lambda s, v: self._other(mode=_MODES[v]),
                 )
             with dpg.group(horizontal=True):
@@ -73,6 +75,10 @@ class ComparePanel:
         dpg.configure_item("wipe_sides", show=other is not None)
         if other is None:
             return
+        gaussians = self.desk.viewing.gaussians
+        if gaussians != self._gaussians:
+            self._gaussians = gaussians
+            dpg.configure_item("other_mode", items=_offered(gaussians))
         dpg.set_value("other_source", other.source)
         dpg.set_value("other_mode", _LABELS[other.mode])
         set_layer_slider("other_k", other.k, self.desk.viewing.trained_k)
@@ -104,3 +110,8 @@ class ComparePanel:
         layer = min(viewing.look.main.layer, max(1, k - 1))
         main = Side(mode=mode, k=k, layer=layer)
         viewing.wipe_to(replace(main, layer=min(layer + 1, k)), main)
+
+
+def _offered(gaussians: bool) -> tuple[str, ...]:
+    """Names of the modes that the model has."""
+    return tuple(info.label for info in MODES if gaussians or info.value is None)

@@ -15,6 +15,7 @@ from app.widgets import publish, set_text
 ROWS = 16  # layers that fit; the rest is counted
 BARS_HEIGHT = 56
 _COLUMNS = ("", "layer", "point", "depth", "distance", "share")
+_GAUSSIAN = "Gaussian"  # the column of points, where they are Gaussians
 
 
 class ProbePanel:
@@ -38,7 +39,10 @@ class ProbePanel:
             policy=dpg.mvTable_SizingStretchProp,
         ):
             for name in _COLUMNS:
-                dpg.add_table_column(label=name, init_width_or_weight=0.4 if not name else 1.0)
+                weight = 0.4 if not name else 1.0
+                dpg.add_table_column(
+                    label=name, tag=f"probe_head_{name}", init_width_or_weight=weight
+                )
             for row in range(ROWS):
                 with dpg.table_row(tag=f"probe_row_{row}", show=False):
                     dpg.add_color_button(
@@ -78,7 +82,10 @@ class ProbePanel:
         self._show()
 
     def update(self) -> None:
-        """Nothing: it changes with the mouse."""
+        """The name of what is looked at; all else changes with the mouse."""
+        desk = self.desk
+        gaussians = desk.viewing.gaussians and not desk.shows_preview
+        dpg.configure_item("probe_head_point", label=_GAUSSIAN if gaussians else "point")
 
     def _show(self) -> None:
         found = self.current

@@ -11,8 +11,10 @@ from pathlib import Path
 import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
+from app.status import gaussians_text
 from app.theme import Theme
 from app.widgets import button, publish, set_text, takes_text
+from render.gaussians.ply import is_splat_cloud
 from render.scenes.background import Background
 
 _BACKGROUNDS = {"of the scene": None, "white": Background("white"), "black": Background("black")}
@@ -72,13 +74,18 @@ class ScenePanel:
             return
         views = ", ".join(f"{len(v)} {name}" for name, v in scene.splits.items() if v)
         points = "no points" if scene.points is None else f"{len(scene.points):,} points"
-        sizes = ", ".join(
+        if scene.points is not None and is_splat_cloud(scene.points):
+            points = f"{len(scene.points):,} Gaussians"
+        sizes = [
             f"{value:,} {name}" if isinstance(value, int) else f"{name} {value}"
             for name, value in snapshot.sizes.items()
-        )
+            if name != "gaussians"
+        ]
         lines = [f"{scene.name}: {views or 'no photographs'}; {points}."]
+        if snapshot.gaussians:
+            sizes.insert(0, gaussians_text(snapshot))
         if sizes:
-            lines.append(f"Model: {sizes}.")
+            lines.append(f"Model: {', '.join(sizes)}.")
         if snapshot.folder:
             lines.append(f"Run: {snapshot.folder}")
         set_text("scene_text", "\n".join([*lines, "", *scene.notes]))

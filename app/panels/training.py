@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
-from app.snapshot import Snapshot, State
+from app.progress import count_curve
+from app.snapshot import Refinement, Snapshot, State
+from app.status import gaussians_text
 from app.theme import Theme
 from app.widgets import button, publish, set_text, takes_text
 
-PLOT_HEIGHT = 104
+PLOT_HEIGHT = 92
+NEAR_PIXELS = 5  # from the line of a refinement, for its tooltip
+_PLOTS = ("psnr", "loss", "count")
 _STATES = {
     State.IDLE: "nothing loaded",
     State.LOADING: "loading",
@@ -64,23 +69,39 @@ class TrainingPanel:
                 self._plot("psnr", (("psnr_train", "training"), ("psnr_test", "held out")))
             with dpg.tab(label="Loss over seconds", tag=publish("tab_loss")):
                 self._plot("loss", (("loss_train", "loss"),), log=True)
+            with dpg.tab(label="Gaussians", tag=publish("tab_count"), show=False):
+                self._plot("count", (("count_now", "Gaussians"),))
+        with dpg.theme() as thin, dpg.theme_component(dpg.mvInfLineSeries):
+            plots = dpg.mvThemeCat_Plots
+            dpg.add_theme_color(dpg.mvPlotCol_Line, (*theme.palette.faint[:3], 90), category=plots)
+            dpg.add_theme_style(dpg.mvPlotStyleVar_LineWeight, 1.0, category=plots)
+        for name in _PLOTS:
+            dpg.bind_item_theme(f"{name}_events", thin)
 
     def _plot(self, name: str, series: tuple[tuple[str, str], ...], log: bool = False) -> None:
-        with dpg.plot(
-            height=self.theme.px(PLOT_HEIGHT),
-            width=-1,
-            no_menus=True,
-            no_mouse_pos=True,
-            no_box_select=True,
-            tag=publish(f"{name}_plot"),
+        with (
+            dpg.group(tag=f"{name}_group"),
+            dpg.plot(
+                height=self.theme.px(PLOT_HEIGHT),
+                width=-1,
+                no_menus=True,
+                no_mouse_pos=True,
+                no_box_select=True,
+                tag=publish(f"{name}_plot"),
+            ),
         ):
-            if len(series) > 1:
-                dpg.add_plot_legend(location=dpg.mvPlot_Location_SouthEast, horizontal=True)
+            if name != "loss":  # where the curves leave room
+                east, west = dpg.mvPlot_Location_SouthEast, dpg.mvPlot_Location_NorthWest
+                dpg.add_plot_legend(location=west if name == "count" else east, horizontal=True)
             dpg.add_plot_axis(dpg.mvXAxis, tag=f"{name}_x", no_highlight=True)
             scale = dpg.mvPlotScale_Log10 if log else dpg.mvPlotScale_Linear
             with dpg.plot_axis(dpg.mvYAxis, tag=f"{name}_y", scale=scale, no_highlight=True):
+                dpg.add_inf_line_series([], tag=f"{name}_events")
                 for tag, label in series:
-                    dpg.add_line_series([], [], tag=tag, label=label)
+                    draw = dpg.add_stair_series if name == "count" else dpg.add_line_series
+                    draw([], [], tag=tag, label=label)
+        with dpg.tooltip(f"{name}_group", tag=f"{name}_tip", show=False):
+            dpg.add_text("", tag=publish(f"{name}_event"))
         if name == "psnr":  # few points: without marks a single one would not be seen
             with dpg.theme() as marks, dpg.theme_component(dpg.mvLineSeries):
                 dpg.add_theme_style(
@@ -107,12 +128,17 @@ class TrainingPanel:
         set_text("train_line", self._line(snapshot))
         dpg.set_value("train_bar", snapshot.progress)
         dpg.configure_item("train_bar", show=snapshot.progress > 0)
+        dpg.configure_item("tab_count", show=snapshot.gaussians > 0 and desk.can_train)
         drawn = self._drawn
         if drawn is None or (
-            drawn.curve is not snapshot.curve or drawn.evals is not snapshot.evals
+            drawn.curve is not snapshot.curve
+            or drawn.evals is not snapshot.evals
+            or drawn.refinements is not snapshot.refinements
         ):
             self._drawn = snapshot
             self._draw(snapshot)
+        for name in _PLOTS:
+            self._tell(name, snapshot.refinements)
 
     def _line(self, snapshot: Snapshot) -> str:
         state = _STATES[snapshot.state]
@@ -121,7 +147,8 @@ class TrainingPanel:
         if self.desk.session is None:
             return "Nothing loaded" if self.desk.coming is None else "Loading"
         if not self.desk.can_train:
-            return "A point cloud: to look at, not to train"
+            what = "Trained Gaussians" if snapshot.gaussians else "A point cloud"
+            return f"{what}: to look at, not to train"
         step = f"step {snapshot.step:,}, {clock(snapshot.seconds)}"
         text = f"{state[0].upper()}{state[1:]}: {step}"
         if math.isfinite(snapshot.eta) and running_or_paused(snapshot):
@@ -139,9 +166,35 @@ class TrainingPanel:
         dpg.set_value("psnr_train", [seconds, [p.psnr for p in curve]])
         held_out = [*snapshot.earlier, *((e.seconds, e.result.psnr) for e in evals)]
         dpg.set_value("psnr_test", [[s for s, _ in held_out], [psnr for _, psnr in held_out]])
-        for name in ("psnr", "loss"):
+        events = snapshot.refinements
+        dpg.set_value("count_now", count_curve(snapshot))
+        dpg.configure_item("count_now", label=gaussians_text(snapshot))
+        for name in _PLOTS:
+            dpg.set_value(f"{name}_events", [[event.seconds for event in events]])
             dpg.fit_axis_data(f"{name}_x")
             dpg.fit_axis_data(f"{name}_y")
+
+    def _tell(self, name: str, events: Sequence[Refinement]) -> None:
+        """What the line under the mouse stands for."""
+        found = None
+        plot = f"{name}_plot"
+        if events and dpg.is_item_visible(plot) and dpg.is_item_hovered(plot):
+            low, high = dpg.get_axis_limits(f"{name}_x")
+            reach = NEAR_PIXELS * (high - low) / max(1, dpg.get_item_rect_size(plot)[0])
+            mouse = dpg.get_plot_mouse_pos()[0]
+            nearest = min(events, key=lambda event: abs(event.seconds - mouse))
+            found = nearest if abs(nearest.seconds - mouse) <= reach else None
+        dpg.configure_item(f"{name}_tip", show=found is not None)
+        if found is not None:
+            set_text(f"{name}_event", describe(found))
+
+
+def describe(event: Refinement) -> str:
+    """What a refinement did."""
+    counts = f"{event.before:,} Gaussians"
+    if event.after != event.before:
+        counts = f"{event.before:,} to {event.after:,} Gaussians"
+    return f"Step {event.step:,}, {clock(event.seconds)}: {event.note}\n{counts}"
 
 
 def running_or_paused(snapshot: Snapshot) -> bool:

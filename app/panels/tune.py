@@ -36,7 +36,7 @@ class TunePanel:
         px = theme.px
         with dpg.group(horizontal=True):
             dpg.add_text("Method")
-            dpg.add_combo(tuple(method_names()), tag=publish("method"), width=px(100))
+            dpg.add_combo(tuple(method_names()), tag=publish("method"), width=px(116))
             dpg.add_text("K")
             dpg.add_input_int(
                 tag=takes_text(publish("trained_k")),

@@ -105,6 +105,16 @@ def feature_colors(inside: Inspection, basis: Basis) -> Tensor:
     return on_empty(colors.view(*features.shape[:-1], 3), inside)
 
 
+def normal_colors(inside: Inspection) -> Tensor:
+    """Directions as colours: x, y and z from -1 to 1 are red, green and blue from 0 to 1."""
+    return on_empty((0.5 + 0.5 * inside.extra["normal"]).clamp(0, 1), inside)
+
+
+def opacity_colors(inside: Inspection) -> Tensor:
+    """Viridis of the opacity of the layer's Gaussian."""
+    return on_empty(colorize(inside.extra["opacity"][..., 0]), inside)
+
+
 def proper(span: Span) -> Span:
     """``span`` with near < far, so that it can be divided by."""
     low, high = span

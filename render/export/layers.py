@@ -22,7 +22,9 @@ from render.export.layer_colors import (
     feature_basis,
     feature_colors,
     id_colors,
+    normal_colors,
     on_empty,
+    opacity_colors,
     over,
     percentile_span,
     point_colors,
@@ -35,13 +37,18 @@ from render.export.legend import (
     count_legend,
     depth_legend,
     norm_legend,
+    normal_legend,
+    opacity_legend,
     share_legend,
 )
 from render.kbuffer.types import KBuffer
 from render.methods.base import Inspection
 
-LayerMode = Literal["depth", "color", "contribution", "cumulative", "id", "count", "features"]
+LayerMode = Literal[
+    "depth", "color", "contribution", "cumulative", "id", "count", "features", "normal", "opacity"
+]
 NO_FEATURES = "This method has no features."
+NOT_YET = "What is asked for is still being rendered."
 GAP = 4  # pixels between thumbnails
 
 
@@ -75,7 +82,7 @@ class LayerPictures:
         return self._spans[percentiles]
 
     def picture(self, mode: LayerMode, layer: int = 1, span: Span | None = None) -> Tensor | None:
-        """[H, W, 3] in [0, 1]; None for features of a method that has none.
+        """[H, W, 3] in [0, 1]; None for features, normals or opacities that are not there.
 
         Args:
             layer: 1 to K; modes that show all layers ignore it.
@@ -100,15 +107,19 @@ class LayerPictures:
             return count_legend(self.inside.kbuffer.k)
         if mode == "features" and self.basis() is None and self.inside.feature_norm is not None:
             return norm_legend(self._norms())
+        if mode == "normal":
+            return normal_legend()
+        if mode == "opacity":
+            return opacity_legend()
         return None
 
     def atlas(
         self, mode: LayerMode, tile_width: int, columns: int, span: Span | None = None
     ) -> Atlas | None:
-        """Thumbnails of all layers, ``columns`` in a row; None for features that are not there.
+        """Thumbnails of all layers, ``columns`` in a row; None for what is not there.
 
         Colours and shares are means over each of the thumbnail's pixels. Depths, ids, counts
-        and features are those of the pixel in its middle: a mean of two of them is neither.
+        and the like are those of the pixel in its middle: a mean of two of them is neither.
         """
         height, width, k = self.inside.kbuffer.index.shape
         size = (max(1, int(tile_width * height / width)), tile_width)
@@ -155,6 +166,10 @@ class LayerPictures:
             return count_colors(inside)[:, :, None].expand(-1, -1, inside.kbuffer.k, -1)
         if mode == "cumulative":
             return cumulative(inside, self.background)
+        if mode in ("normal", "opacity"):
+            if mode not in inside.extra:
+                return None
+            return normal_colors(inside) if mode == "normal" else opacity_colors(inside)
         basis = self.basis()
         if basis is not None:
             return feature_colors(inside, basis)

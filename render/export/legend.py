@@ -56,6 +56,21 @@ def norm_legend(span: tuple[float, float]) -> Legend:
     return Legend("Length of the feature vector", "", _linear(*span), VIRIDIS)
 
 
+def opacity_legend() -> Legend:
+    """Of single Gaussians."""
+    ticks = tuple((share / 100, str(share)) for share in (0, 25, 50, 75, 100))
+    return Legend("Opacity of the Gaussian", "%", ticks, VIRIDIS)
+
+
+def normal_legend() -> Legend:
+    """The six directions along the axes of the world."""
+    axes = torch.eye(3).repeat_interleave(2, 0)  # x, x, y, y, z, z
+    signs = torch.tensor([-1.0, 1.0]).repeat(3)[:, None]
+    names = ("-x", "+x", "-y", "+y", "-z", "+z")
+    ticks = tuple(((i + 0.5) / 6, name) for i, name in enumerate(names))
+    return Legend("Normal", "axes of the world", ticks, 0.5 + 0.5 * signs * axes)
+
+
 def difference_legend() -> Legend:
     """Heat map of a picture against the photograph."""
     ticks = tuple((i / 5, f"{LARGEST_ERROR * i / 5:.2f}") for i in range(6))

@@ -19,6 +19,7 @@ from app.settings import Settings
 from app.snapshot import Snapshot, State, ViewRequest
 from render.camera import Camera
 from render.errors import UserError
+from render.export.styles import Style
 from render.scenes.background import Background
 from render.scenes.types import Bounds, PointCloud, Scene, View
 
@@ -167,6 +168,33 @@ def test_a_cloud_is_looked_at_but_not_trained(desk: Desk) -> None:
     assert session.calls == ["open"]
     assert [m.level for m in desk.messages.all].count("warning") == 2
     assert [entry.kind for entry in desk.settings.recent] == ["cloud"]
+
+
+def test_a_style_of_gaussians_ends_with_them(desk: Desk) -> None:
+    desk.open(Options(scene="first"))
+    session = FakeSession.made[-1].loaded(scene("first"))
+    session.now = replace(session.now, gaussians=500)
+    tick(desk)
+    desk.viewing.set_shape("ellipse")
+    desk.viewing.set_mode("opacity")
+    tick(desk)
+    request = session.requests[-1]
+    assert (request.style.shape, request.values) == ("ellipse", ("opacity",))
+    later = opened(desk, "second")
+    tick(desk)
+    request = later.requests[-1]
+    assert (request.style, request.values) == (Style(), ()) and not desk.viewing.gaussians
+
+
+def test_an_export_is_told_when_it_is_there(desk: Desk) -> None:
+    session, future = opened(desk), Future()
+    session.submit = lambda job: future  # type: ignore[attr-defined]
+    desk.export_gaussians(Path("a.ply"))
+    tick(desk)
+    assert not [m for m in desk.messages.all if m.level == "good"]
+    future.set_exception(UserError("a.ply: the disk is full."))
+    tick(desk)
+    assert errors(desk) == ["a.ply: the disk is full."]
 
 
 def test_the_present_session_trains_on_until_the_next_is_ready(desk: Desk) -> None:

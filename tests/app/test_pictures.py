@@ -25,6 +25,7 @@ from app.pictures import (
 )
 from app.snapshot import Sweep, ViewRequest, ViewResult
 from render.camera import Camera
+from render.export.styles import Style
 from render.methods.base import Render
 from render.scenes.types import View
 
@@ -123,8 +124,10 @@ def test_the_same_wish_is_asked_once(table: Table) -> None:
         {"look": Look(Side(mode="depth"))},
         {"look": Look(other=Side(k=1))},
         {"view": 2},
+        {"look": Look(style=Style(shape="ellipse"))},
+        {"look": Look(style=Style(0.5))},
     ],
-    ids=["camera", "k", "mode", "wipe", "view"],
+    ids=["camera", "k", "mode", "wipe", "view", "shape", "scale"],
 )
 def test_what_changes_the_picture_is_asked_for_at_once(table: Table, changes: dict) -> None:
     table.still(wish())
@@ -227,6 +230,32 @@ def test_a_chosen_size_while_it_moves(table: Table, scale: float) -> None:
     assert request is not None and request.camera.height == 100
 
 
+def test_small_while_the_size_of_gaussians_is_dragged(table: Table) -> None:
+    table.still(wish())
+    table.answer(wish(), seconds=1.0)
+    dragged = wish(look=Look(style=Style(0.5)))
+    request = table.ask(dragged, LATER)
+    assert request is not None and request.moving and request.style == Style(0.5)
+    assert request.camera.height < 400
+    still = table.ask(dragged, LATER)
+    assert still is not None and not still.moving and still.camera.height == 400 and still.sweep
+    table.answer(dragged, sweep=Sweep((20.0, math.inf), photo=False))
+    assert table.pictures.sweep is not None
+    late = table.answer(dragged)
+    table.ask(wish(), LATER)
+    table.pictures.receive(replace(late, sweep=Sweep((20.0, math.inf), photo=False)), wish())
+    assert table.pictures.sweep is None, "it was that of another size"
+
+
+def test_normals_are_asked_for_with_their_layers(table: Table) -> None:
+    look = Look(Side(mode="normal", k=5))
+    request = table.still(wish(look=look))
+    assert (request.inspect, request.values) == ((5,), ("normal",))
+    table.answer(wish(look=look))
+    request = table.ask(wish(look=Look(Side(mode="opacity", k=5))))
+    assert request is not None and request.values == ("opacity",)
+
+
 # ---------------------------------------------------------------------- when it stands
 def test_as_sharp_as_the_screen_where_that_is_quick(table: Table) -> None:
     table.still(wish(tall=600))
@@ -241,6 +270,15 @@ def test_photographs_are_compared_pixel_by_pixel(table: Table) -> None:
     view = photo(900, 1200)
     request = table.still(wish(pose=view.camera, photo=view, view=0, tall=500))
     assert (request.camera.width, request.camera.height) == (900, 1200)
+
+
+def test_ellipsoids_are_as_sharp_as_the_screen_at_a_photograph_too(table: Table) -> None:
+    view = photo(90, 60)
+    here = wish(pose=view.camera, photo=view, view=0, tall=90)
+    assert table.still(here).camera.height == 60
+    table.answer(here)
+    solid = replace(here, look=Look(style=Style(shape="ellipse")))
+    assert table.still(solid).camera.height == 90
 
 
 def test_huge_photographs_are_shown_as_large_as_the_screen(table: Table) -> None:

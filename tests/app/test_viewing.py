@@ -15,6 +15,7 @@ from app.snapshot import ViewRequest, ViewResult
 from app.viewing import Viewing, depth_at
 from render.camera import Camera
 from render.export.camera_path import CameraPath
+from render.export.styles import Style
 from render.kbuffer import KBuffer
 from render.methods.base import Inspection, Render
 from render.scenes.background import Background
@@ -130,11 +131,62 @@ def test_a_layer_is_shown_in_a_mode_that_has_layers(viewing: Viewing) -> None:
     viewing.set_mode("depth")
     viewing.set_layer(4)
     assert (viewing.look.main.mode, viewing.look.main.layer) == ("depth", 4)
+    viewing.gaussians = True
     for number, info in enumerate(MODES, 1):
         viewing.set_mode_number(number)
         assert viewing.look.main.mode == info.mode
     viewing.set_mode_number(len(MODES) + 1)
     assert viewing.look.main.mode == MODES[-1].mode
+
+
+# ---------------------------------------------------------------------- Gaussians
+def test_what_only_gaussians_have_is_refused_elsewhere(viewing: Viewing) -> None:
+    before = viewing.look
+    viewing.set_mode("normal")
+    viewing.set_shape("ellipse")
+    viewing.set_scale(0.5)
+    viewing.next_shape()
+    assert viewing.look == before
+    viewing.messages.collect()
+    assert len(viewing.messages.all) == 4
+    viewing.set_shape("splat")
+    viewing.set_scale(1.0)
+    viewing.messages.collect()
+    assert viewing.look == before and len(viewing.messages.all) == 4
+
+
+def test_style_of_gaussians(viewing: Viewing) -> None:
+    viewing.gaussians = True
+    viewing.set_scale(0.5)
+    shapes = []
+    for _ in range(4):
+        viewing.next_shape()
+        shapes.append(viewing.look.style.shape)
+        assert viewing.look.style.scale == 0.5
+    assert shapes == ["ellipse", "point", "splat", "ellipse"]
+    for asked, got in ((9.0, 2.0), (-1.0, 0.05), (math.nan, 1.0)):
+        viewing.set_scale(asked)
+        assert viewing.look.style == Style(got, "ellipse")
+
+
+def test_a_scene_without_gaussians_has_no_style_and_no_normals(viewing: Viewing) -> None:
+    viewing.enter(scene(), 8, keep_camera=False, gaussians=True)
+    viewing.set_mode("opacity")
+    viewing.set_shape("point")
+    viewing.wipe_to(Side(mode="normal", k=2))
+    assert viewing.look.values == ("normal", "opacity")
+    viewing.enter(scene(), 8, keep_camera=True, gaussians=True)
+    assert viewing.look.main.mode == "opacity" and viewing.look.style.shape == "point"
+    viewing.enter(scene(), 8, keep_camera=True)
+    assert viewing.look.main.mode == "color" and viewing.look.style == Style()
+    assert viewing.look.other == Side(mode="color", k=2) and viewing.look.values == ()
+
+
+def test_values_are_asked_for_where_layers_are_shown() -> None:
+    assert Look(Side(mode="normal")).values == ("normal",)
+    assert Look(Side("photo", mode="normal")).values == ()
+    assert Look(Side(), Side(mode="opacity")).values == ("opacity",)
+    assert Look(Side(mode="depth")).values == ()
 
 
 # ---------------------------------------------------------------------- comparing

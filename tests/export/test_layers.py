@@ -24,6 +24,8 @@ MODES: tuple[LayerMode, ...] = (
     "id",
     "count",
     "features",
+    "normal",
+    "opacity",
 )
 
 
@@ -54,7 +56,10 @@ def random(height: int = 20, width: int = 30, k: int = 4, channels: int = 5) -> 
     color = torch.rand(height, width, k, 3, generator=g)
     features = torch.randn(height, width, k, channels, generator=g)
     kbuffer = KBuffer(index, depth, torch.zeros_like(depth), weight)
-    return Inspection(kbuffer, color, weight, extra={"features": features})
+    normal = torch.nn.functional.normalize(features[..., :3] + 0.01, dim=-1)
+    opacity = torch.rand(height, width, k, 1, generator=g)
+    extra = {"features": features, "normal": normal, "opacity": opacity}
+    return Inspection(kbuffer, color, weight, extra=extra)
 
 
 def shown(
@@ -208,6 +213,34 @@ def test_difference_matches_its_legend() -> None:
     assert torch.equal(heat[0], INFERNO[0]) and torch.equal(heat[3], INFERNO[-1])
     for pixel, text in ((1, "0.10"), (2, "0.20")):
         assert torch.allclose(heat[pixel], at(legend, place[text] + 1e-6), atol=0.02)
+
+
+def test_normals_and_opacities_match_their_legends() -> None:
+    inside = tiny()
+    normal = torch.tensor(
+        [[[[1.0, 0, 0], [0, 0, -1.0]], [[0, -1.0, 0], [0, 0, 0]], [[0.0] * 3] * 2]]
+    )
+    opacity = torch.tensor([[[[0.25], [1.0]], [[0.0], [0.0]], [[0.0], [0.0]]]])
+    inside.extra.update(normal=normal, opacity=opacity)
+    pictures = LayerPictures(inside, BLUE)
+    expected: dict[LayerMode, list[tuple[int, int, str]]] = {
+        "normal": [(1, 0, "+x"), (2, 0, "-z"), (1, 1, "-y")],
+        "opacity": [(1, 0, "25"), (2, 0, "100"), (1, 1, "0")],
+    }
+    for mode, found in expected.items():
+        legend = pictures.legend(mode)
+        assert legend is not None
+        place = {text: position for position, text in legend.ticks}
+        for layer, column, text in found:
+            color = shown(inside, mode, layer)[0, column]
+            assert torch.allclose(color, at(legend, place[text]), atol=0.02), (mode, text)
+        assert torch.equal(shown(inside, mode, 2)[0, 1], EMPTY)
+
+
+@pytest.mark.parametrize("mode", ["normal", "opacity"])
+def test_what_was_not_asked_for_is_not_shown(mode: LayerMode) -> None:
+    pictures = LayerPictures(tiny(), BLUE)
+    assert pictures.picture(mode, 1) is None and pictures.atlas(mode, 10, 2) is None
 
 
 # ------------------------------------------------------------------ thumbnails

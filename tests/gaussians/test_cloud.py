@@ -160,7 +160,7 @@ def test_count_follows_the_picture_size() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_handful_of_points_trains_through_refinements(n: int) -> None:
     """There is nothing to split then, which must not stop the training."""
-    options = KBufferOptions(refine_from=2, refine_every=2, network_from=5)
+    options = KBufferOptions(refine_from=2, refine_every=2, warm_up=2, network_from=5)
     scene = replace(glass_ball(), points=ball_points(60).subset(torch.arange(n)))
     trainer, losses = trained(10, options, scene)
     assert all(map(math.isfinite, losses)) and trainer.skipped_steps == 0

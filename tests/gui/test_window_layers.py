@@ -16,6 +16,7 @@ import torch
 from app.look import MODES
 from render.camera import Camera
 from render.export.layers import LayerPictures
+from render.export.styles import cloud_of, with_values
 from render.methods.base import Inspection
 from tests.driver import State, WindowDriver
 from tests.window_looks import (
@@ -73,7 +74,9 @@ def window(display: str, folder: Path) -> Iterator[WindowDriver]:
 def truth(window: WindowDriver, folder: Path) -> Truth:
     bench = load_run(window, folder)
     camera = bench.scene.split("test")[0].camera
-    inside = bench.renderer.inspect(camera, K)
+    inside, cloud = bench.renderer.inspect(camera, K), cloud_of(bench.renderer)
+    assert cloud is not None
+    inside = with_values(inside, cloud, camera, ("normal", "opacity"))
     renders = {k: bench.renderer.render(camera, WHITE, k).rgb.numpy() for k in (1, 3, K)}
     return Truth(camera, inside, LayerPictures(inside, WHITE), renders)
 
@@ -167,7 +170,7 @@ def _check_colors(mode: str, seen: np.ndarray, filled: np.ndarray) -> None:
     """What the eye expects of a mode, whatever the program thinks its colours are."""
     thing = seen[CLEAR][filled[CLEAR]] * 255  # [N, 3] where layer 2 has a point
     assert len(thing) > 500
-    if mode in ("depth", "contribution"):
+    if mode in ("depth", "contribution", "opacity"):
         assert off_curve(thing, VIRIDIS).mean() < 12, "colours of viridis"
         assert np.ptp(thing[:, 1]) > 60, "and not one of them only"
     elif mode == "count":
@@ -185,7 +188,7 @@ def test_every_mode_by_its_number_key(window: WindowDriver) -> None:
     show(window, "features", layer=1)
     pictures = []
     for number, info in enumerate(MODES, 1):
-        window.key(str(number))
+        window.key(str(number % 10))
         painted(window, lambda picture, mode=info.mode: picture["main"]["mode"] == mode)
         pictures.append(pixels(window))
     for i, a in enumerate(pictures):

@@ -17,7 +17,7 @@ MAIN = (
     *("train", "train_step", "train_count", "train_line", "psnr_plot"),
     *("k", "k_bars", "layer", "depth_mode", "depth_range"),
     *(f"mode_{name}" for name in ("picture", "depth", "color", "contribution", "cumulative")),
-    *("mode_id", "mode_count", "mode_features"),
+    *("mode_id", "mode_count", "mode_features", "mode_normal", "mode_opacity", "shape", "scale"),
     *(f"tab_{name}" for name in ("camera", "compare", "probe", "model", "scene", "log")),
     *("view", "atlas", "status"),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from render.methods import method_names
 from tests.driver import State, WindowDriver
 from tests.window_looks import ACCENT, AWAY, WARM, colorful, near, painted, shot, type_into
 from tests.window_steps import choose
@@ -264,7 +265,8 @@ def _save(window: WindowDriver, folder: Path, save: Callable[[], None]) -> None:
 def test_restart_asks_and_resume_last_goes_back(window: WindowDriver, folder: Path) -> None:
     without_budget(window)
     before = window.state()
-    choose(window, "method", 1, 3)
+    names = method_names()
+    choose(window, "method", names.index("bpcr"), len(names))
     left, top, _, height = window.rect("trained_k")
     window.click((left + 14, top + 0.5 * height))
     window.key("ctrl+a")

@@ -24,7 +24,7 @@ HELD_OUT = 2  # views for testing
 
 # A whole life in 150 steps: growth from step 20, the network from step 60.
 SMALL = KBufferOptions(
-    points=600, refine_from=20, refine_every=25, refine_until=120, network_from=60
+    points=600, warm_up=12, refine_from=20, refine_every=25, refine_until=120, network_from=60
 )
 
 Grown = tuple[KBufferMethod, Scene, list[float]]  # trained, its scene, the losses of all steps

@@ -120,7 +120,7 @@ def test_views_without_a_mask() -> None:
      {"features": 0}, {"max_pixels": 500}, {"refine_from": 1, "refine_every": 1}],
 )  # fmt: skip
 def test_options_train_and_load(change: dict) -> None:
-    options = replace(SMALL, network_from=10, **change)
+    options = replace(SMALL, warm_up=5, network_from=10, **change)
     scene = glass_ball(300, views=6)
     trainer, losses = trained(25, options, scene)
     assert sum(losses[-6:]) < sum(losses[:6]) and trainer.skipped_steps == 0
@@ -139,7 +139,7 @@ def test_training_on_photographs_of_any_size(size: tuple[int, int]) -> None:
     ]
     image = torch.full((size[1], size[0], 4), 200, dtype=torch.uint8)
     scene = scene_of(as_views(cameras, [image] * 3), ball_points(200))
-    options = replace(SMALL, ssim=0.2, network_from=5, refine_from=3, refine_every=4)
+    options = replace(SMALL, ssim=0.2, warm_up=2, network_from=5, refine_from=3, refine_every=4)
     trainer, losses = trained(30, options, scene)
     assert sum(losses[-5:]) < sum(losses[:5]) and trainer.skipped_steps == 0
 
@@ -148,7 +148,7 @@ def test_training_where_nothing_is_visible_changes_nothing() -> None:
     cameras = [away(c) for c in cameras_around(4, 16)]
     image = torch.full((16, 16, 4), 255, dtype=torch.uint8)
     scene = scene_of(as_views(cameras, [image] * 4), ball_points(100))
-    options = replace(SMALL, network_from=4, refine_from=2, refine_every=2)
+    options = replace(SMALL, warm_up=1, network_from=4, refine_from=2, refine_every=2)
     trainer, _ = trained(0, options, scene)
     before = copy.deepcopy(trainer.method.state_dict())
     assert run(trainer, 8) == [0.0] * 8
@@ -170,7 +170,7 @@ def test_pictures_grow_and_layers_are_dropped(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(KBufferMethod, "_layers", spy)
     monkeypatch.setattr("render.methods.targets.SMALLEST_SIDE", 8)
     monkeypatch.setattr(method_module, "content_box", lambda view: (0.0, 1.0, 0.0, 1.0))
-    trained(80, replace(SMALL, coarse_steps=10, network_from=30, layer_dropout=0.5))
+    trained(80, replace(SMALL, coarse_steps=10, network_from=30, warm_up=0, layer_dropout=0.5))
     assert [w for w, _ in seen] == [8] * 10 + [16] * 10 + [32] * 60
     assert {k for _, k in seen[:30]} == {8}
     assert {k for _, k in seen[30:]} == set(range(1, 9))

@@ -48,7 +48,9 @@ class Step:
 @pytest.fixture(params=[False, True], ids=["composite", "network"])
 def method(request: pytest.FixtureRequest) -> KBufferMethod:
     """Trained a little, without and with the network at work; no layers are dropped."""
-    options = replace(SMALL, network_from=6 if request.param else 10**6, layer_dropout=0.0)
+    options = replace(
+        SMALL, warm_up=3, network_from=6 if request.param else 10**6, layer_dropout=0.0
+    )
     out = trained(12, options, glass_ball(300, 24))[0].method
     assert isinstance(out, KBufferMethod) and out.network_on == request.param
     return out

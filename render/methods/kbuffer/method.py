@@ -14,10 +14,10 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.gaussians.densify.blame import BlameDensifier, BlameOptions
-from render.kbuffer.gaussians import Layers, Projected, splat, splat_layers
+from render.kbuffer.gaussians import Layers, Projected, Splatted, splat, splat_layers
 from render.methods.base import Inspection, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.options import KBufferOptions
-from render.methods.splatting import SplattingMethod, shares
+from render.methods.splatting import SplattingMethod, over, shares
 from render.nets.fusion import Fusion
 from render.scenes.types import Scene
 from render.training.losses import dssim, l1
@@ -77,12 +77,15 @@ class KBufferMethod(SplattingMethod):
         with stage("data"):
             camera, target = self._draw(step, index, background, generator)
             target, background = target.to(self.device), background.to(self.device)
-        self.network_on = self.fusion is not None and step >= o.network_from
+        self.network_on = self.fusion is not None and step >= max(o.network_from, o.warm_up)
         k = o.k
         if self.network_on and float(torch.rand(1, generator=generator)) < o.layer_dropout:
             k = int(torch.randint(1, o.k + 1, (1,), generator=generator))
         self._probe = torch.zeros(len(self.cloud), 2, device=self.device, requires_grad=True)
-        layers = self._layers(camera, k, self._probe)
+        if step < o.warm_up:
+            layers = self._everything(camera, self._probe)
+        else:
+            layers = self._layers(camera, k, self._probe)
         rgb = self._picture(layers, background)
         with stage("loss"):
             error = (rgb - target).detach()
@@ -103,6 +106,13 @@ class KBufferMethod(SplattingMethod):
         self.densifier.blame.add(self._probe.grad)
         event = self.densifier.after_step(step, self.cloud, optimizer, generator)
         self._note(event, optimizer)
+
+    def _everything(self, camera: Camera, probe: Tensor) -> Splatted:
+        """All contributions with values (r, g, b, two probe channels)."""
+        with stage("rasterise"):
+            projected = self._project(camera)
+            values = torch.cat([projected.rgb, probe], 1)
+            return splat(projected, values, camera.width, camera.height, 0)
 
     def _layers(self, camera: Camera, k: int, probe: Tensor | None = None) -> Layers:
         """K layers of a camera without their K-buffer, see :meth:`_splat`."""
@@ -126,11 +136,12 @@ class KBufferMethod(SplattingMethod):
         size = (camera.width, camera.height)
         return splat_layers(projected, values, *size, k, features, kbuffer=kbuffer)
 
-    def _picture(self, layers: Layers, background: Tensor) -> Tensor:
+    def _picture(self, layers: Layers | Splatted, background: Tensor) -> Tensor:
         """[H, W, 3], not clamped."""
-        rgb = layers.image[..., :3] + (1 - layers.alpha)[..., None] * background
+        rgb = over(layers.image[..., :3], layers.alpha, background)
         if not self.network_on or self.fusion is None:
             return rgb
+        assert isinstance(layers, Layers)
         with stage("network"):
             return self.fusion(layers.features, rgb, layers.alpha)
 

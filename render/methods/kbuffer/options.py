@@ -17,9 +17,13 @@ class KBufferOptions(SplattingOptions):
     refine_until: int = 6000
     refine_share: float = 0.05  # of the Gaussians moved or added at a time
 
+    # Steps that learn from all contributions to a pixel before K layers stand for them: gradients
+    # of everything find the surface sooner.
+    warm_up: int = 1000
+
     # fusion network
     network: bool = True
-    network_from: int = 1000  # step at which it starts to learn
+    network_from: int = 1000  # step at which it starts to learn, not before warm_up
     lr_network: float = 2e-3
     features: int = 4  # learned feature channels of every Gaussian
     width: int = 32  # channels of the U-Net
