@@ -125,7 +125,8 @@ from render.methods import method_class
 from render.scenes.load import load_scene
 from render.training.trainer import Trainer
 scene = load_scene("assets/scenes/lego")
-options = replace(method_class("kbuffer").Options(), network_from=0, warm_up=0, coarse_steps=0, points=20000)
+options = method_class("kbuffer").Options()
+options = replace(options, network_from=0, warm_up=0, coarse_steps=0, points=20000)
 generator = torch.Generator().manual_seed(0)
 method = method_class("kbuffer")(options, scene, torch.device("cpu"), generator)
 method.network_on = True
