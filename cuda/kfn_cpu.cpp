@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "gs_core.h"
 #include "kb_host.h"
 #include "simd.h"
 
@@ -44,27 +45,12 @@ constexpr int64_t BLOCK = 2048;    // pixels whose weight gradients are summed t
 
 constexpr int whole16(int n) { return (n + 15) / 16 * 16; }
 
-// exp(-s) for s in [0, 80]: the polynomial of 2^f, ln(2)^n / n! for n = 7 ... 0.
-inline Float16 exp_neg(Float16 s) {
-  constexpr float terms[] = {1.5252734e-5f, 1.5403530e-4f, 1.3333558e-3f, 9.6181291e-3f,
-                             5.5504109e-2f, 2.4022651e-1f, 6.9314718e-1f, 1.0f};
-  simd::Whole16 whole;
-  const Float16 f = simd::fraction(s * Float16::all(-1.44269504f), &whole);
-  Float16 p = Float16::all(terms[0]);
-  for (int i = 1; i < 8; ++i) p = p * f + Float16::all(terms[i]);
-  return simd::scale_by(p, whole);
-}
-
-// 2 sigmoid(x), sixteen at a time; beyond +-80 it counts as flat.
-inline void twice_sigmoid(Float16 x, float* out) {
-  alignas(64) float e[16], value[16];
-  const Float16 size = simd::max(x, Float16::all(0.0f) - x);
-  exp_neg(simd::min(size, Float16::all(80.0f))).store(e);
-  x.store(value);
-  for (int i = 0; i < 16; ++i) {
-    const float small = 2.0f * e[i] / (1.0f + e[i]);  // of -|x|
-    out[i] = value[i] < 0.0f ? small : 2.0f - small;
-  }
+// 2 sigmoid(x), sixteen at a time; from the tail of -|x|, which keeps its digits.
+inline Float16 twice_sigmoid(Float16 x) {
+  const Float16 zero = Float16::all(0.0f), one = Float16::all(1.0f), two = Float16::all(2.0f);
+  const Float16 e = gs::exp_of(simd::min(x, zero - x));
+  const Float16 tail = two * e / (one + e);
+  return simd::select(simd::less(x, zero), tail, two - tail);
 }
 
 // The network's weights as the loops below want them, for the layers that are given.
@@ -157,10 +143,10 @@ void evaluate(const Weights& net, const Group& group, Values& out) {
       g2 = g2 + w * Float16::all(out.hidden[2][j]);
       g3 = g3 + w * Float16::all(out.hidden[3][j]);
     }
-    twice_sigmoid(g0, out.gates[0] + k);
-    twice_sigmoid(g1, out.gates[1] + k);
-    twice_sigmoid(g2, out.gates[2] + k);
-    twice_sigmoid(g3, out.gates[3] + k);
+    twice_sigmoid(g0).store(out.gates[0] + k);
+    twice_sigmoid(g1).store(out.gates[1] + k);
+    twice_sigmoid(g2).store(out.gates[2] + k);
+    twice_sigmoid(g3).store(out.gates[3] + k);
   }
 }
 

@@ -66,6 +66,13 @@ def load(name: str) -> ctypes.CDLL | None:
     return _result(name).library
 
 
+def opened(name: str) -> ctypes.CDLL | None:
+    """The library of ``cuda/<name>.cpp`` if :func:`load` has found it before; builds nothing."""
+    with _lock:
+        result = _results.get(_key(name))
+    return None if result is None else result.library
+
+
 def status(name: str = "kb_cpu") -> str:
     """One line for ``--doctor``: where ``name`` comes from, or why it is missing and what helps."""
     return _result(name).status
@@ -101,9 +108,14 @@ def prebuilt_key(source: Path, level: str) -> str:
     return libraries.source_digest(source, (*GNU_FLAGS, *GNU_LEVELS[level]))
 
 
-def _result(name: str) -> _Result:
+def _key(name: str) -> tuple[str | None, ...]:
+    """What decides which library ``name`` is."""
     settings = (os.environ.get(f"KBUFFERS_{setting}") for setting in _SETTINGS)
-    key = (name, str(SOURCE_DIR), os.environ.get("CXX"), *settings)
+    return (name, str(SOURCE_DIR), os.environ.get("CXX"), *settings)
+
+
+def _result(name: str) -> _Result:
+    key = _key(name)
     with _lock:
         if key not in _results:
             try:

@@ -182,7 +182,7 @@ def layers_forward(
 
 def trim() -> None:
     """Free the memory that the kernels keep for the calling thread."""
-    library = load()
+    library = build.opened("gs_cpu")  # nothing was drawn yet: nothing to free
     if library is not None:
         library.gs_trim()
 

@@ -121,6 +121,6 @@ def rasterize(
 
 def trim() -> None:
     """Free the scratch memory that the calling thread's frames have left behind."""
-    library = load()
+    library = build.opened("kb_cpu")  # nothing was drawn yet: nothing to free
     if library is not None:
         library.kb_trim()
