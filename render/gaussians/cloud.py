@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from render.camera import Camera
+from render.camera import Camera, quat_to_rotation
 from render.errors import UserError
 from render.kbuffer.gaussians import Projected, project
 from render.scenes.types import PointCloud
@@ -76,6 +76,13 @@ class Cloud:
         rows = morton_order(self.means.detach())
         fresh = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self.rebuild(optimizer, rows, fresh)
+
+    @torch.no_grad()
+    def offsets(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """A random offset [M, 3] from the centre of each of ``rows``, drawn from the Gaussian."""
+        scales = self.log_scales[rows].exp()
+        noise = torch.randn(scales.shape, generator=generator).to(scales)
+        return (quat_to_rotation(self.quats[rows]) @ (noise * scales)[..., None])[..., 0]
 
     def project(self, camera: Camera, near: float, antialias: bool, sh_rest: int = 15) -> Projected:
         """Screen-space splats and colours; see ``render.kbuffer.gaussians.project``.

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from render.kbuffer.gaussians_torch import sh_basis
 
+HARMONICS = (0, 3, 8, 15)  # view-dependent ones of degrees 0 to 3
+
 
 def rotate_harmonics(sh_rest: Tensor, rotation: Tensor) -> Tensor:
     """Coefficients [N, B, 3] of the same colours after the world was turned by ``rotation`` [3, 3].

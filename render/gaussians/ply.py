@@ -17,10 +17,8 @@ from render.camera import rotation_to_quat
 from render.errors import UserError
 from render.files import atomic_write
 from render.gaussians.cloud import COLORS, GEOMETRY, Cloud
-from render.gaussians.harmonics import rotate_harmonics
+from render.gaussians.harmonics import HARMONICS, rotate_harmonics
 from render.scenes.types import PointCloud
-
-HARMONICS = (0, 3, 8, 15)  # view-dependent ones of degrees 0 to 3
 
 
 def is_splat_cloud(points: PointCloud) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from render.camera import Camera
 from render.errors import UserError
@@ -26,6 +27,10 @@ from render.memory import REMEDY, check_room, training_bytes
 from render.methods.base import Inspection, Method, MethodOptions, Render
 from render.methods.targets import coarse_view, content_box, halvings, training_window
 from render.scenes.types import Scene
+from render.training.losses import dssim, l1
+from render.training.metrics import SSIM_WINDOW
+from render.training.sampler import ViewSampler
+from render.training.stages import stage
 
 
 @dataclass(frozen=True)
@@ -143,6 +148,23 @@ class SplattingMethod(Method):
     def loss_weights(self, step: int) -> dict[str, float]:
         return {"l1": 1 - self.options.ssim, "ssim": self.options.ssim}
 
+    def _begin(
+        self, step: int, sampler: ViewSampler, generator: torch.Generator
+    ) -> tuple[Camera, Tensor, Tensor]:
+        """Camera, photograph [H, W, 3] and background [3] of a step."""
+        index = sampler.next()
+        background = self.background.color(generator)
+        with stage("data"):
+            camera, target = self._draw(step, index, background, generator)
+            return camera, target.to(self.device), background.to(self.device)
+
+    def _terms(self, rgb: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Loss terms of a picture [H, W, 3]."""
+        terms = {"l1": l1(rgb, target)}
+        if self.options.ssim > 0 and min(target.shape[:2]) >= SSIM_WINDOW:
+            terms["ssim"] = dssim(rgb, target)
+        return terms
+
     def _draw(
         self, step: int, index: int, background: Tensor, generator: torch.Generator
     ) -> tuple[Camera, Tensor]:
@@ -166,11 +188,85 @@ class SplattingMethod(Method):
         if event.rebuilt:
             self.cloud.sort(optimizer)
 
+    def _drop_layers(self, share: float, generator: torch.Generator) -> int:
+        """How many layers a step learns with: mostly K, in a ``share`` of the steps 1 to K."""
+        if float(torch.rand(1, generator=generator)) < share:
+            return int(torch.randint(1, self.options.k + 1, (1,), generator=generator))
+        return self.options.k
+
+    def _network_group(self, network: nn.Module) -> dict[str, Any]:
+        """The optimiser's group "network"; its rate is that of ``learning_rates``."""
+        return {"name": "network", "params": list(network.parameters()), "lr": 0.0, "eps": 1e-8}
+
+    def _network_rate(self, start: float, step: int) -> dict[str, float]:
+        return {"network": start / (1 + step / self.options.slow_half_life)}
+
     def _clip(self, k: int | None) -> int:
         return self.options.k if k is None else max(1, min(k, self.options.k))
 
     def describe(self) -> dict[str, int | float | str]:
         return {"gaussians": len(self.cloud)}
+
+
+class CompositePictures(ABC):
+    """Pictures and inspections of all contributions, or of the heaviest k where k is below K.
+
+    For whatever has Gaussians to project: ``gaussians``, ``gaussians-k``, files that are shown.
+    """
+
+    k: int  # most layers, K
+
+    @abstractmethod
+    def _project(self, camera: Camera) -> Projected: ...
+
+    @torch.no_grad()
+    def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
+        """The picture over ``background`` [3]."""
+        projected = self._project(camera)
+        return self._rendered(projected, self._seen(projected, camera, k), background, k)
+
+    @torch.no_grad()
+    def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
+        """The k heaviest contributions to every pixel, in depth order."""
+        projected = self._project(camera)
+        return self._inspection(projected, self._seen(projected, camera, k))
+
+    @torch.no_grad()
+    def view(
+        self, camera: Camera, background: Tensor, k: int | None = None
+    ) -> tuple[Render, Inspection]:
+        """What :meth:`render` and :meth:`inspect` return."""
+        projected = self._project(camera)
+        seen = self._seen(projected, camera, k)
+        render = self._rendered(projected, seen, background, k)
+        return render, self._inspection(projected, seen)
+
+    def _values(self, projected: Projected, camera: Camera) -> Tensor:
+        """What is composited, [N, C]."""
+        return projected.rgb
+
+    def _clip(self, k: int | None) -> int:
+        return self.k if k is None else max(1, min(k, self.k))
+
+    def _seen(self, projected: Projected, camera: Camera, k: int | None) -> Splatted:
+        values, layers = self._values(projected, camera), self._clip(k)
+        size = (camera.width, camera.height)
+        if layers >= self.k:
+            return splat(projected, values, *size, layers)
+        few = splat_layers(projected, values, *size, layers)
+        return Splatted(few.image, few.alpha, few.kbuffer)
+
+    def _rendered(
+        self, projected: Projected, seen: Splatted, background: Tensor, k: int | None
+    ) -> Render:
+        rgb = over(seen.image, seen.alpha, background.to(seen.image)).clamp(0, 1)
+        return Render(rgb, seen.alpha, mean_depth(seen.kbuffer))
+
+    def _inspection(self, projected: Projected, seen: Splatted) -> Inspection:
+        """The layers of a picture with the weights that they have in the composite."""
+        assert seen.kbuffer.weight is not None
+        color = seen.kbuffer.gather(projected.rgb.clamp(max=1))
+        return Inspection(seen.kbuffer, color, seen.kbuffer.weight)
 
 
 def check(name: str, options: SplattingOptions) -> None:
@@ -204,27 +300,3 @@ def shares(layers: Layers) -> Tensor:
 def over(image: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
     """A premultiplied picture [H, W, 3] over ``background`` [3]."""
     return image + (1 - alpha)[..., None] * background
-
-
-def composite_layers(
-    projected: Projected, values: Tensor, camera: Camera, k: int, most: int
-) -> Splatted:
-    """Values [N, C] of all contributions, with the K-buffer; of the k heaviest if k < most."""
-    size = (camera.width, camera.height)
-    if k >= most:
-        return splat(projected, values, *size, k)
-    few = splat_layers(projected, values, *size, k)
-    return Splatted(few.image, few.alpha, few.kbuffer)
-
-
-def picture_of(seen: Splatted, background: Tensor) -> Render:
-    """Composited colours over ``background`` [3]."""
-    rgb = over(seen.image[..., :3], seen.alpha, background.to(seen.image)).clamp(0, 1)
-    return Render(rgb, seen.alpha, mean_depth(seen.kbuffer))
-
-
-def inspection_of(projected: Projected, seen: Splatted) -> Inspection:
-    """The layers of a picture with the weights that they have in the composite of all."""
-    assert seen.kbuffer.weight is not None
-    color = seen.kbuffer.gather(projected.rgb.clamp(max=1))
-    return Inspection(seen.kbuffer, color, seen.kbuffer.weight)

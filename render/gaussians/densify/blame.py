@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from render.camera import quat_to_rotation
 from render.gaussians.cloud import Cloud
 from render.gaussians.densify import Densifier, Event
 
@@ -39,6 +38,16 @@ class Blame:
         """``probe`` [N, 2]: gradients of the two probe channels of one step."""
         self.error += probe[:, 0]
         self.share += probe[:, 1]
+
+
+def probe_loss(image: Tensor, error: Tensor) -> Tensor:
+    """Zero, but its gradients are what :meth:`Blame.add` takes.
+
+    Args:
+        image: [H, W, 2] composite of two channels that are zero everywhere.
+        error: [H, W, 3] of the picture, detached.
+    """
+    return (image[..., 0] * error.abs().mean(-1) + image[..., 1]).sum()
 
 
 @dataclass(frozen=True)
@@ -141,10 +150,7 @@ def _split(
     fresh[parents] = fresh[second] = True
     cloud.rebuild(optimizer, rows, fresh)
     with torch.no_grad():
-        scales = cloud.log_scales[parents].exp()
-        noise = torch.randn(scales.shape, generator=generator).to(scales)
-        rotation = quat_to_rotation(cloud.quats[parents])
-        offset = 0.5 * (rotation @ (noise * scales)[..., None])[..., 0]
+        offset = 0.5 * cloud.offsets(parents, generator)
         cloud.means[parents] -= offset
         cloud.means[second] += offset
         cloud.log_scales[torch.cat([parents, second])] -= math.log(SPLIT_SHRINK)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from render.camera import quat_to_rotation
 from render.gaussians.cloud import Cloud
 from render.gaussians.densify import Densifier, Event
 
@@ -114,10 +113,7 @@ class DefaultDensifier(Densifier):
     @staticmethod
     def _scatter(cloud: Cloud, rows: Tensor, generator: torch.Generator) -> None:
         """Move Gaussians to a place drawn from themselves and shrink them."""
-        scales = cloud.log_scales[rows].exp()
-        noise = torch.randn(scales.shape, generator=generator).to(scales)
-        rotation = quat_to_rotation(cloud.quats[rows])
-        cloud.means[rows] += (rotation @ (noise * scales)[..., None])[..., 0]
+        cloud.means[rows] += cloud.offsets(rows, generator)
         cloud.log_scales[rows] -= math.log(SPLIT_SHRINK)
 
     @torch.no_grad()

@@ -16,29 +16,20 @@ from torch import Tensor
 from render.camera import Camera
 from render.errors import UserError
 from render.gaussians.densify import Densifier
-from render.gaussians.densify.blame import BlameDensifier, BlameOptions
+from render.gaussians.densify.blame import BlameDensifier, BlameOptions, probe_loss
 from render.gaussians.densify.default import DefaultDensifier, DefaultOptions
 from render.gaussians.densify.mcmc import McmcDensifier, McmcOptions
+from render.gaussians.harmonics import HARMONICS
 from render.kbuffer.gaussians import Projected, Splatted, splat
-from render.methods.base import Inspection, MethodOptions, Render, StepOutput
+from render.methods.base import MethodOptions, StepOutput
 from render.methods.gaussians.options import GaussiansOptions
-from render.methods.splatting import (
-    SplattingMethod,
-    composite_layers,
-    inspection_of,
-    over,
-    picture_of,
-)
+from render.methods.splatting import CompositePictures, SplattingMethod, over
 from render.scenes.types import Scene
-from render.training.losses import dssim, l1
 from render.training.sampler import ViewSampler
 from render.training.stages import stage
 
-SMALLEST_SSIM = 11  # px: the window of SSIM must fit
-HARMONICS = (0, 3, 8, 15)  # view-dependent ones of each degree
 
-
-class GaussiansMethod(SplattingMethod):
+class GaussiansMethod(CompositePictures, SplattingMethod):
     """See the module's text; options in :class:`GaussiansOptions`."""
 
     name: ClassVar[str] = "gaussians"
@@ -91,24 +82,17 @@ class GaussiansMethod(SplattingMethod):
         return weights | {name: weight for name, (weight, _) in terms.items()}
 
     def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
-        index = sampler.next()
-        background = self.background.color(generator)
-        with stage("data"):
-            camera, target = self._draw(step, index, background, generator)
-            target, background = target.to(self.device), background.to(self.device)
+        camera, target, background = self._begin(step, sampler, generator)
         self.degree = min(self.options.sh_degree, step // max(1, self.options.sh_every))
         self._size = (camera.width, camera.height)
         rgb, probe = self._learnt(step, camera, background, generator)
         with stage("loss"):
-            terms = {"l1": l1(rgb, target)}
-            if self.options.ssim > 0 and min(target.shape[:2]) >= SMALLEST_SSIM:
-                terms["ssim"] = dssim(rgb, target)
+            terms = self._terms(rgb, target)
             for name, (_, term) in self.densifier.regularisation(self.cloud).items():
                 terms[name] = term
             error = (rgb - target).detach()
-            return StepOutput(
-                terms, mse=float(error.square().mean()), probe=self._blamed(probe, error)
-            )
+            blamed = None if probe is None else probe_loss(probe, error)
+            return StepOutput(terms, mse=float(error.square().mean()), probe=blamed)
 
     def _learnt(
         self, step: int, camera: Camera, background: Tensor, generator: torch.Generator
@@ -132,16 +116,6 @@ class GaussiansMethod(SplattingMethod):
         probe = None if self._probe is None else seen.image[..., channels:]
         return seen._replace(image=seen.image[..., :channels]), probe
 
-    def _values(self, projected: Projected, camera: Camera) -> Tensor:
-        """What is composited, [N, C]."""
-        return projected.rgb
-
-    def _blamed(self, probe: Tensor | None, error: Tensor) -> Tensor | None:
-        """Zero, with each Gaussian's share of the error and of the picture as gradients."""
-        if self._probe is None or probe is None:
-            return None
-        return (probe[..., 0] * error.abs().mean(-1) + probe[..., 1]).sum()
-
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
     ) -> None:
@@ -159,30 +133,6 @@ class GaussiansMethod(SplattingMethod):
         return self.cloud.project(camera, self.near, self.options.antialias, harmonics)
 
     # ------------------------------------------------------------------ pictures
-    @torch.no_grad()
-    def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
-        """Of all contributions; with ``k`` below the method's K of the k heaviest alone."""
-        return picture_of(self._seen(self._project(camera), camera, k), background)
-
-    @torch.no_grad()
-    def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
-        projected = self._project(camera)
-        return self._inspection(projected, self._seen(projected, camera, k))
-
-    @torch.no_grad()
-    def view(
-        self, camera: Camera, background: Tensor, k: int | None = None
-    ) -> tuple[Render, Inspection]:
-        projected = self._project(camera)
-        seen = self._seen(projected, camera, k)
-        return picture_of(seen, background), self._inspection(projected, seen)
-
-    def _inspection(self, projected: Projected, seen: Splatted) -> Inspection:
-        return inspection_of(projected, seen)
-
-    def _seen(self, projected: Projected, camera: Camera, k: int | None) -> Splatted:
-        return composite_layers(projected, projected.rgb, camera, self._clip(k), self.options.k)
-
     # ------------------------------------------------------------------ state
     def state_dict(self) -> dict[str, Any]:
         return {

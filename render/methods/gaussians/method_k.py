@@ -19,7 +19,7 @@ from render.methods.base import Inspection, MethodOptions, Render
 from render.methods.gaussians.method import GaussiansMethod
 from render.methods.gaussians.options import GaussiansKOptions
 from render.methods.gaussians.readings import ChannelsReading, LayersReading, Reading
-from render.methods.splatting import composite_layers, mean_depth, over
+from render.methods.splatting import mean_depth, over
 from render.scenes.types import Scene
 from render.training.stages import stage
 
@@ -61,22 +61,18 @@ class GaussiansKMethod(GaussiansMethod):
 
     # ------------------------------------------------------------------ training
     def parameter_groups(self) -> list[dict[str, Any]]:
-        params = list(self.reading.parameters())
-        network = {"name": "network", "params": params, "lr": 0.0, "eps": 1e-8}
-        return [*super().parameter_groups(), network]
+        return [*super().parameter_groups(), self._network_group(self.reading)]
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        slow = 1 / (1 + step / self.options.slow_half_life)
-        return super().learning_rates(step) | {"network": self.options.lr_network * slow}
+        network = self._network_rate(self.options.lr_network, step)
+        return super().learning_rates(step) | network
 
     def _learnt(
         self, step: int, camera: Camera, background: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
         o = self.options
         self.network_on = self._needs_network or step >= o.network_from
-        k = o.k
-        if self.network_on and float(torch.rand(1, generator=generator)) < o.layer_dropout:
-            k = int(torch.randint(1, o.k + 1, (1,), generator=generator))
+        k = self._drop_layers(o.layer_dropout, generator) if self.network_on else o.k
         with stage("rasterise"):
             everything, probe = self._composite(camera)
         assert self._projected is not None
@@ -93,24 +89,6 @@ class GaussiansKMethod(GaussiansMethod):
             return self.reading.decode(self.cloud, projected, seen, k, background)
 
     # ------------------------------------------------------------------ pictures
-    @torch.no_grad()
-    def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
-        projected = self._project(camera)
-        return self._rendered(projected, self._seen(projected, camera, k), background, k)
-
-    @torch.no_grad()
-    def view(
-        self, camera: Camera, background: Tensor, k: int | None = None
-    ) -> tuple[Render, Inspection]:
-        projected = self._project(camera)
-        seen = self._seen(projected, camera, k)
-        render = self._rendered(projected, seen, background, k)
-        return render, self._inspection(projected, seen)
-
-    def _seen(self, projected: Projected, camera: Camera, k: int | None) -> Splatted:
-        values = self._values(projected, camera)
-        return composite_layers(projected, values, camera, self._clip(k), self.options.k)
-
     def _rendered(
         self, projected: Projected, seen: Splatted, background: Tensor, k: int | None
     ) -> Render:

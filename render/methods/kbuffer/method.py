@@ -13,18 +13,15 @@ import torch
 from torch import Tensor
 
 from render.camera import Camera
-from render.gaussians.densify.blame import BlameDensifier, BlameOptions
+from render.gaussians.densify.blame import BlameDensifier, BlameOptions, probe_loss
 from render.kbuffer.gaussians import Layers, Projected, Splatted, splat, splat_layers
 from render.methods.base import Inspection, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.options import KBufferOptions
 from render.methods.splatting import SplattingMethod, over, shares
 from render.nets.fusion import Fusion
 from render.scenes.types import Scene
-from render.training.losses import dssim, l1
 from render.training.sampler import ViewSampler
 from render.training.stages import stage
-
-SMALLEST_SSIM = 11  # px: the window of SSIM must fit
 
 
 class KBufferMethod(SplattingMethod):
@@ -62,25 +59,18 @@ class KBufferMethod(SplattingMethod):
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups = super().parameter_groups()
         if self.fusion is not None:
-            params = list(self.fusion.parameters())
-            groups.append({"name": "network", "params": params, "lr": 0.0, "eps": 1e-8})
+            groups.append(self._network_group(self.fusion))
         return groups
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        slow = 1 / (1 + step / self.options.slow_half_life)
-        return super().learning_rates(step) | {"network": self.options.lr_network * slow}
+        network = self._network_rate(self.options.lr_network, step)
+        return super().learning_rates(step) | network
 
     def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
         o = self.options
-        index = sampler.next()
-        background = self.background.color(generator)
-        with stage("data"):
-            camera, target = self._draw(step, index, background, generator)
-            target, background = target.to(self.device), background.to(self.device)
+        camera, target, background = self._begin(step, sampler, generator)
         self.network_on = self.fusion is not None and step >= max(o.network_from, o.warm_up)
-        k = o.k
-        if self.network_on and float(torch.rand(1, generator=generator)) < o.layer_dropout:
-            k = int(torch.randint(1, o.k + 1, (1,), generator=generator))
+        k = self._drop_layers(o.layer_dropout, generator) if self.network_on else o.k
         self._probe = torch.zeros(len(self.cloud), 2, device=self.device, requires_grad=True)
         if step < o.warm_up:
             layers = self._everything(camera, self._probe)
@@ -89,13 +79,9 @@ class KBufferMethod(SplattingMethod):
         rgb = self._picture(layers, background)
         with stage("loss"):
             error = (rgb - target).detach()
-            # The probe channels are zero everywhere, so this adds nothing to the loss; its gradient
-            # is each Gaussian's share of the absolute error and of the picture: the blame.
-            probe = (layers.image[..., 3] * error.abs().mean(-1) + layers.image[..., 4]).sum()
-            terms = {"l1": l1(rgb, target)}
-            if o.ssim > 0 and min(target.shape[:2]) >= SMALLEST_SSIM:
-                terms["ssim"] = dssim(rgb, target)
-            return StepOutput(terms, mse=float(error.square().mean()), probe=probe)
+            probe = probe_loss(layers.image[..., 3:5], error)
+            mse = float(error.square().mean())
+            return StepOutput(self._terms(rgb, target), mse=mse, probe=probe)
 
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generator: torch.Generator
@@ -162,11 +148,11 @@ class KBufferMethod(SplattingMethod):
         """
         layers = self._layers(camera, self.options.k)
         background = background.to(self.device)
-        plain = layers.image[..., :3] + (1 - layers.alpha)[..., None] * background
+        plain = over(layers.image[..., :3], layers.alpha, background)
         correction = self._picture(layers, background) - plain
         projected = self._project(camera)
         everything = splat(projected, projected.rgb, camera.width, camera.height, 0)
-        rgb = everything.image + (1 - everything.alpha)[..., None] * background
+        rgb = over(everything.image, everything.alpha, background)
         return Render((rgb + correction).clamp(0, 1), everything.alpha)
 
     @torch.no_grad()
