@@ -78,7 +78,8 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut("preview_toggle", ("B",), "Picture", "Show the bare points"),
     Shortcut("frusta_toggle", ("C",), "Picture", "Show the cameras of the photos"),
     Shortcut("grid_toggle", ("X",), "Picture", "Show the axes and the grid"),
-    Shortcut("panels_toggle", ("Tab",), "Window", "Hide or show the panels"),
+    # Not Tab: Dear PyGui then moves the keyboard into the first text field of the panels.
+    Shortcut("panels_toggle", ("H",), "Window", "Hide or show the panels"),
     Shortcut("screenshot", ("P",), "Window", "Save the picture as PNG"),
     Shortcut("save", ("Ctrl+S",), "Window", "Save a checkpoint"),
     Shortcut("open", ("Ctrl+O",), "Window", "Open a scene, points or a checkpoint"),

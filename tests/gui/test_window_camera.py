@@ -423,16 +423,18 @@ def test_panels_can_be_hidden(window: WindowDriver) -> None:
         return window.screenshot()[top : y + height, x : x + width]
 
     shown = panels()
-    window.key("Tab")
+    window.hold("h", 0.6)  # longer than a tap: once, and no text field takes the key
     state = window.until(lambda state: "panels" not in state["rects"])
     assert state["rects"]["view"][2] > before["view"][2] + 300
     still(window)
     assert change(shown, panels()) > 5
-    window.key("Tab")
+    window.hold("h", 0.6)
     state = window.until(lambda state: "panels" in state["rects"])
     assert state["rects"]["view"] == before["view"]
     window.frames()
     assert change(shown, panels()) < 1
+    window.key("braceright")  # the keyboard still belongs to the view
+    window.until(lambda state: state["place"] == ["test", 1, 20])
 
 
 def test_screenshot_is_what_is_shown(window: WindowDriver, scene: Scene) -> None:
