@@ -10,7 +10,7 @@ ARGS ?= --scene lego
 TORCH_ARGS ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: run test cuda-check clean
+.PHONY: run test cuda-check audit clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run-installed
@@ -27,6 +27,11 @@ cuda-check: $(VENV)/.test-installed
 	KBUFFERS_CUDA_CHECK=1 $(BIN)/python -m pytest tests/kbuffer/test_cuda_compile.py \
 	  tests/kbuffer/test_cuda_emulator.py tests/kbuffer/test_cuda_build.py \
 	  tests/kbuffer/test_gaussians_cuda.py
+
+# Known weaknesses of the installed libraries, as information: it needs a network, and never fails.
+audit: $(VENV)/.run-installed
+	-@$(PIP_INSTALL) pip-audit && $(BIN)/pip-audit --local --progress-spinner off --timeout 15 || \
+	  echo "pip-audit found something or could not look it up; this stops nothing."
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from app import popups
 from app.desk import Desk
-from app.look import MODES
 from app.screenshot import save_screenshot
-from app.shortcuts import SHORTCUTS
+from app.shortcuts import MODE_KEYS, SHORTCUTS
 
 if TYPE_CHECKING:
     from app.window import Window
@@ -64,7 +63,7 @@ class Actions:
             "help": window.help,
             "cancel": self._cancel,
         }
-        for number in range(1, len(MODES) + 1):
+        for number in range(1, MODE_KEYS + 1):
             self._table[f"mode_{number}"] = lambda n=number: viewing.set_mode_number(n)
         missing = {s.action for s in SHORTCUTS} - self._table.keys() - _DIRECTIONS.keys()
         assert not missing, f"shortcuts without an action: {missing}"

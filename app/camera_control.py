@@ -104,6 +104,11 @@ class CameraControl:
         return torch.from_numpy(self._up.copy())
 
     @property
+    def scene_up(self) -> Tensor:
+        """What was found to be up in the scene, unit [3] float64; "auto" of :meth:`set_up`."""
+        return torch.from_numpy(self._scene_up.copy())
+
+    @property
     def moving(self) -> bool:
         """Whether the shown pose is still on its way to the target."""
         return self._follower.moving

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.cropbox import CropBox
 from app.drops import Drops
 from app.export import export_gaussians
 from app.messages import Messages
@@ -63,6 +64,7 @@ class Desk:
         self.pictures = Pictures(self.painter)
         self.pictures.moving_scale = settings.move_scale
         self.drops = Drops(self, wake)
+        self.crop = CropBox()
         self.session: Session | None = None
         self.coming: Session | None = None  # loading beside `session`
         self.snapshot = Snapshot()
@@ -161,6 +163,7 @@ class Desk:
             snapshot.k or DEFAULT_K,
             keep_camera=same_place,
             gaussians=snapshot.gaussians > 0,
+            values=snapshot.layer_values,
         )
         self.preview_scene()
         if scene.path is not None:
@@ -210,6 +213,14 @@ class Desk:
                 done = session.join(SAVE_SECONDS)  # rather late than without the checkpoint
             ended.append(done)
         return all(ended)
+
+    def keep(self) -> None:
+        """Save and end what trains, from any thread, without touching the window."""
+        sessions = [s for s in (self.session, self.coming, *self._retired) if s is not None]
+        for session in sessions:
+            session.stop()
+        for session in sessions:
+            session.join(SAVE_SECONDS)
 
     # ------------------------------------------------------------------ training
     def toggle_training(self) -> None:

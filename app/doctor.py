@@ -112,7 +112,8 @@ def _kernels() -> str:
     from render.kbuffer import build
     from render.kbuffer.rasterize import backend_name
 
-    lines = [f"{name}: {build.status(name)}" for name in ("kb_cpu", "gs_cpu", "kfn_cpu")]
+    names = ("kb_cpu", "gs_cpu", "kfn_cpu", "disc_cpu")
+    lines = [f"{name}: {build.status(name)}" for name in names]
     return "\n".join([f"points by {backend_name()}", *lines])
 
 
@@ -168,12 +169,14 @@ def _window() -> str:
 def _scenes(options: Options) -> str:
     from render.scenes.load import is_scene
     from render.scenes.lookup import search_folders
+    from render.scenes.unknown import children, scenes_below
 
     lines = []
     for folder, how in search_folders(options.data_root):
         if not folder.is_dir():
             continue
-        names = sorted(child.name for child in folder.iterdir() if is_scene(child))
+        files = [child for child in children(folder) if child.is_file() and is_scene(child)]
+        names = sorted(scene.name for scene in files + scenes_below(folder, is_scene))
         if names:
             more = f", ... ({len(names)})" if len(names) > 12 else ""
             lines.append(f"{Path(folder).resolve()} ({how}): {', '.join(names[:12])}{more}")

@@ -23,11 +23,16 @@ from render.gaussians.ply import is_splat_cloud
 from render.scenes.alignment import Alignment, check_alignment
 from render.scenes.background import Background
 from render.scenes.bounds import bounds_of_points
-from render.scenes.pointcloud import read_point_cloud
+from render.scenes.clouds.pointcloud import can_sample, point_cloud_size, read_point_cloud
+from render.scenes.filetype import file_type
+from render.scenes.normalize import inverse, place_cameras
+from render.scenes.startpoints import Frames, into_world, read_cloud
 from render.scenes.types import Bounds, PointCloud
 
 if TYPE_CHECKING:
     from app.desk import Desk
+
+SHOWN_POINTS = 1_000_000  # of a dropped cloud while nobody has decided what to do with it
 
 
 @dataclass
@@ -35,18 +40,21 @@ class Card:
     """A dropped cloud that waits for a decision.
 
     Args:
+        cloud: its points, or an even subset of very many.
+        total: how many the file holds, about.
         alignment: how it fits the photographs of the scene, or None without a scene.
     """
 
     path: Path
     cloud: PointCloud
+    total: int
     bounds: Bounds
     alignment: Alignment | None
 
     @property
     def count(self) -> str:
         """How many points or Gaussians."""
-        return f"{len(self.cloud):,} {'Gaussians' if is_splat_cloud(self.cloud) else 'points'}"
+        return f"{self.total:,} {'Gaussians' if is_splat_cloud(self.cloud) else 'points'}"
 
 
 class Drops:
@@ -139,17 +147,32 @@ class Drops:
             self._results.put(lambda: desk.open(options))
         elif todo.cloud is not None:
             path = todo.cloud.path
-            cloud = read_point_cloud(path)
+            cloud, total = self._sample(path)
             self._wait_for_scene(path)
             scene = desk.scene
             alignment = None
             if scene is not None and scene.views:
-                alignment = check_alignment(cloud.xyz, scene.split("train"))
-            card = Card(path, cloud, bounds_of_points(cloud.xyz), alignment)
+                train = scene.split("train")
+                cloud = into_world(cloud, Frames.of(scene), train).cloud
+                alignment = check_alignment(cloud.xyz, train)
+            card = Card(path, cloud, total, bounds_of_points(cloud.xyz), alignment)
             self._results.put(lambda: self._show(card))
         if todo.camera_path is not None:
             tour = load_camera_path(todo.camera_path.path)
             self._results.put(lambda: self._fly(tour))
+
+    def _sample(self, path: Path) -> tuple[PointCloud, int]:
+        """The points of a file, and how many it holds; of very many an even subset, at once.
+
+        That is enough to look at and to compare; a session reads them all.
+        """
+        count, _ = point_cloud_size(path)
+        if count <= SHOWN_POINTS or not can_sample(file_type(path)):
+            cloud = read_cloud(path, self.desk.messages.add)
+            return cloud, len(cloud)
+        self.desk.messages.add(f"{path.name}: {count:,} points; every {count / SHOWN_POINTS:.0f}th "
+                               "is shown first.")  # fmt: skip
+        return read_point_cloud(path, SHOWN_POINTS), count
 
     def _wait_for_scene(self, path: Path) -> None:
         """A cloud that comes while a scene is loading belongs to that one, not in its place."""
@@ -178,6 +201,10 @@ class Drops:
             desk.viewing.frame(card.bounds)
 
     def _fly(self, tour: CameraPath) -> None:
+        scene = self.desk.scene
+        if scene is not None:  # the path is in the units of its file
+            cameras = place_cameras(tour.cameras, inverse(scene.to_file))
+            tour = CameraPath(cameras, tour.fps)
         self.desk.messages.add(f"Flying along a path of {len(tour.cameras)} cameras.")
         self.desk.viewing.play(tour)
 

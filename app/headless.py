@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from app import products
+from app import evaluate, products
 from app.options import DEFAULT_SECONDS, Options
 from app.output import make_console
 from app.runtime import describe_device, error_sentence, resolve_device
@@ -25,7 +25,6 @@ from app.session import Cancelled, Session
 from app.signals import interruptions
 from app.snapshot import EvalPoint, Snapshot, State
 from render.errors import UserError
-from render.export.styles import cloud_of
 from render.training.evaluation import EvalResult, ImageScore
 from render.training.runfolder import RunFolder
 
@@ -52,7 +51,7 @@ def run(options: Options) -> int:
         UserError: whatever went wrong, in a sentence; earlier checkpoints stay.
     """
     console = make_console()
-    products.check_video(options)
+    products.check_output(options)
     if options.steps is None and options.seconds is None and options.resume is None:
         options = replace(options, seconds=DEFAULT_SECONDS)
     console.print(
@@ -84,6 +83,8 @@ def _work(
     if bench.trainer is None:
         _make(session, console, interrupted, "K-buffer montage", products.draw_montage)
         _make(session, console, interrupted, "orbit video", products.orbit_video)
+        if options.export is not None:
+            _export(session, console, interrupted, options)
         _list_files(bench.folder, console)
         return
     look_only = options.resume is not None and (options.eval or options.render is not None)
@@ -96,7 +97,7 @@ def _work(
             console,
             interrupted,
             "held-out views",
-            lambda s, b: products.measure(s, b, images=not look_only),
+            lambda s, b: evaluate.measure(s, b, options.protocol, images=not look_only),
         )
     if not look_only:
         _make(session, console, interrupted, "K-buffer montage", products.draw_montage)
@@ -115,11 +116,23 @@ def _work(
         )
     if point is not None:
         _table(point, console)
-    if not look_only and cloud_of(bench.renderer) is not None:
-        _make(session, console, interrupted, "Gaussians as PLY", products.gaussians_ply)
+    if options.export is not None or (not look_only and session.snapshot().exported):
+        _export(session, console, interrupted, options)
     _list_files(bench.folder, console)
     if options.video is not None:
         console.print(f"Video: {escape(str(options.video))}")
+
+
+def _export(
+    session: Session, console: Console, interrupted: threading.Event, options: Options
+) -> None:
+    _make(
+        session,
+        console,
+        interrupted,
+        "points as a file",
+        lambda s, b: products.gaussians_file(s, b, options.export),
+    )
 
 
 # ---------------------------------------------------------------------------- training
@@ -222,7 +235,8 @@ def _table(point: EvalPoint, console: Console) -> None:
     protocol = result.protocol
     title = (
         f"Held-out views, step {point.step}, {point.seconds:.1f} s of training "
-        f"({protocol.split} split, {', '.join(result.sizes)}, {protocol.background} background)"
+        f"(protocol {protocol.name}: {protocol.split} split, {', '.join(result.sizes)}, "
+        f"{protocol.background} background)"
     )
     table = Table(title=title, title_justify="left")
     for name in ("view", "PSNR (dB)", "SSIM", "LPIPS"):

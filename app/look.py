@@ -18,15 +18,16 @@ Mode = Literal[
     "features",
     "normal",
     "opacity",
+    "light",
 ]
-Source = Literal["model", "photo", "difference"]
+Source = Literal["model", "photo", "difference", "mask"]
 
 
 @dataclass(frozen=True)
 class ModeInfo:
     """A row of the mode table: the words for it, and whether it shows one layer at a time.
 
-    ``value`` is what the renderer has to add to the layers; only Gaussians have it.
+    ``value`` is what the renderer has to add to the layers; only Gaussians or soft discs have it.
     """
 
     mode: Mode
@@ -46,7 +47,8 @@ MODES: tuple[ModeInfo, ...] = (
     ModeInfo("count", "Count", "How many of the K layers are filled at each pixel.", False),
     ModeInfo("features", "Features", "The learned features, their main axes as colours.", True),
     ModeInfo("normal", "Normal", "Shortest axis of the layer's Gaussian.", True, "normal"),
-    ModeInfo("opacity", "Opacity", "Opacity of the layer's Gaussian itself.", True, "opacity"),
+    ModeInfo("opacity", "Opacity", "Opacity of the layer's Gaussian or disc.", True, "opacity"),
+    ModeInfo("light", "Light", "How much light reaches the layer.", True, "transmittance"),
 )
 MODE_INFO: dict[Mode, ModeInfo] = {info.mode: info for info in MODES}
 
@@ -56,7 +58,8 @@ class Side:
     """One side of the picture.
 
     Args:
-        source: the model's picture or layers, the photograph, or their difference as a heat map.
+        source: the model's picture or layers, the photograph, their difference as a heat map, or
+            the photograph under its mask.
         mode: what of the model; the difference always takes its finished picture.
         k: number of layers.
         layer: 1 = nearest; ignored by modes that show all layers.
@@ -83,6 +86,8 @@ class Side:
             return "Photo"
         if self.source == "difference":
             return f"Difference to the photo, K {self.k}"
+        if self.source == "mask":
+            return "Mask"
         info = MODE_INFO[self.mode]
         layer = f", layer {self.layer}" if info.layered else ""
         return f"{info.label}, K {self.k}{layer}"
@@ -135,11 +140,18 @@ class Look:
         shown = {side.mode for side in self.sides if side.needs_inside}
         return tuple(info.value for info in MODES if info.value and info.mode in shown)
 
-    def without_gaussians(self) -> Look:
-        """The same for what has none: their modes become the nearest that it has."""
+    @property
+    def needs_mask(self) -> bool:
+        """Whether the mask that the model was made from is wanted."""
+        return any(side.source == "mask" for side in self.sides)
+
+    def without_gaussians(self, values: tuple[str, ...] = ()) -> Look:
+        """The same for what has none: their modes become the nearest that it has, unless its
+        layers have those ``values`` too."""
 
         def plain(side: Side) -> Side:
-            return replace(side, mode="color") if MODE_INFO[side.mode].value else side
+            value = MODE_INFO[side.mode].value
+            return side if value is None or value in values else replace(side, mode="color")
 
         other = self.other and plain(self.other)
         return replace(self, main=plain(self.main), other=other, style=Style())

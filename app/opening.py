@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from render.errors import UserError
+from render.scenes.clouds.pointcloud import POINT_FORMS, describe_point_cloud
 from render.scenes.filetype import FileType, file_type
 from render.scenes.load import READERS
 from render.scenes.lookup import nearby
-from render.scenes.pointcloud import POINT_FORMS, describe_point_cloud
+from render.scenes.unknown import way_to_a_scene
 from render.training.checkpoint import FORMAT, list_checkpoints, step_of
 from render.training.runfolder import is_run
 
@@ -29,8 +30,9 @@ _MAX_PICKLE = 16 << 20  # bytes of a checkpoint's structure; its tensors lie bes
 _MAX_CHILDREN = 200  # files of a folder that are looked at
 
 OPENABLE = (
-    "a scene (a folder with transforms_train.json or transforms.json), a point cloud (PLY, NPY, "
-    "NPZ, text), a run folder or its checkpoint, or a camera path"
+    "a scene (a folder with transforms_train.json or transforms.json), a point cloud (PLY, PCD, "
+    "LAS, E57, NPY, text), Gaussians (PLY, .spz, .splat), a mesh (OBJ, GLB, STL), a run folder or "
+    "its checkpoint, or a camera path"
 )
 
 
@@ -102,7 +104,8 @@ def recognise(path: Path, *, look_inside: bool = True) -> Found:
             f"{path}: found {kind.what}; photographs belong to a scene: open its folder or its "
             "transforms.json."
         )
-    raise UserError(f"{path}: found {kind.what}; expected {OPENABLE}.")
+    way = way_to_a_scene(path)
+    raise UserError(f"{path}: {way or f'found {kind.what}; expected {OPENABLE}.'}")
 
 
 def plan(paths: Sequence[Path]) -> Plan:
@@ -150,6 +153,9 @@ def _folder(path: Path, look_inside: bool) -> Found:
             f"{path}: expected one thing to open in this folder, found {len(found)}: "
             f"{names}{more}; open one of them."
         )
+    way = way_to_a_scene(path)
+    if way:
+        raise UserError(f"{path}: {way}")
     names = ", ".join(child.name for child in children[:6])
     names += ", ..." if len(children) > 6 else ""
     inside = f"a folder with {names}" if children else "an empty folder"

@@ -23,7 +23,10 @@ from render.methods import method_names
 
 DEFAULT_SECONDS = 150.0  # headless, when neither --steps nor --seconds is given
 # Options that make a run what it is: a resumed run keeps its own.
-IDENTITY = ("method", "k", "downscale", "background", "seed", "points", "settings")
+IDENTITY = (
+    "method", "k", "downscale", "split", "normalize", "background", "seed", "points",
+    "points_crop", "points_outliers", "points_voxel", "points_most", "settings",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,12 @@ class Options:
     """Stop after this many seconds of training in all, measuring not counted; headless: 150."""
     downscale: Annotated[float, arg(metavar="F")] = 1.0
     """Train on images F times smaller."""
+    split: Annotated[str, arg(metavar="NAME")] = "auto"
+    """Which views are held out: auto, every8, all (none is), or a protocol of the format."""
+    normalize: Literal["auto", "on", "off"] = "auto"
+    """Train in units of the scene's size, near the origin; auto: where float32 needs it."""
+    image_memory: Annotated[float | None, arg(metavar="GB")] = None
+    """Memory for decoded photographs; default: half of what is free. Changes no result."""
     background: Literal["white", "black", "random"] = "white"
     """What stands behind transparent pixels."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -56,20 +65,34 @@ class Options:
     """No window; the same job with a progress bar."""
     eval_every: Annotated[str | None, arg(metavar="30s|500")] = None
     """Measure test views every 30 s or 500 steps, or "never"; without: at 15, 30, 60, ... s."""
+    save_every: Annotated[str | None, arg(metavar="60s|500")] = None
+    """Write a checkpoint every 60 s (so by default) or 500 steps; one at the end in any case."""
     out: Annotated[Path | None, arg(metavar="DIR")] = None
     """Run folder; never overwritten. Default: runs/SCENE/METHOD-TIME."""
     resume: Annotated[str | None, arg(metavar="latest|DIR|FILE")] = None
     """Continue exactly: the newest run (of --scene, if given), a run folder or a checkpoint."""
     eval: bool = False
-    """With --resume: measure the test split of the checkpoint and end, without training."""
+    """With a run or checkpoint: measure its test split and end, without training."""
+    protocol: Annotated[str, arg(metavar="NAME")] = "house"
+    """With --eval: how is measured: house, kbuffers-npf, kbuffers-gs, 3dgs, npbgpp, ..."""
     render: Annotated[Path | None, arg(metavar="PATH.json")] = None
     """Render the pictures of a camera path after training; with --resume, without training."""
     video: Annotated[Path | None, arg(metavar="OUT.mp4")] = None
     """Where the video of --render (else of the orbit) goes; without suffix: a folder of frames."""
+    export: Annotated[Path | None, arg(metavar="OUT.ply|.spz|.splat")] = None
+    """Headless: where Gaussians, or a cloud's own points (PLY), go; else export/ of the run."""
     data_root: Annotated[UseAppendAction[tuple[Path, ...]], arg(metavar="DIR")] = ()
     """Where scene names are looked up, besides $KBUFFERS_DATA and data/; can be repeated."""
     points: Annotated[Path | None, arg(metavar="FILE")] = None
     """Point cloud to train the scene from."""
+    points_crop: Annotated[str | None, arg(metavar='"x y z X Y Z"')] = None
+    """Keep the points of the scene between these two corners, in the units of its files."""
+    points_outliers: Annotated[str | None, arg(metavar="KIND")] = None
+    """Remove stray points: "statistical[:16,2]" or "radius:4,0.05" (fewer than 4 within 0.05)."""
+    points_voxel: Annotated[float | None, arg(metavar="SIZE")] = None
+    """Keep one point in each cube of this size, in the units of the scene's files."""
+    points_most: Annotated[int | None, arg(metavar="N")] = None
+    """Keep N points at most, chosen at random."""
     settings: Annotated[
         UseAppendAction[tuple[str, ...]], arg(name="set", metavar="NAME=VALUE")
     ] = ()
@@ -103,7 +126,7 @@ class Options:
 def from_json(data: dict[str, Any]) -> Options:
     """Options from :meth:`Options.to_json`; names of other versions are ignored."""
     known = {field.name: field for field in fields(Options)}
-    paths = {"out", "render", "video", "points", "ui_state"}
+    paths = {"out", "export", "render", "video", "points", "ui_state"}
     values: dict[str, Any] = {}
     for name, value in data.items():
         if name not in known:
@@ -178,7 +201,7 @@ class Every:
         return infinity, due
 
 
-def parse_every(text: str | None) -> Every:
+def parse_every(text: str | None, flag: str = "eval-every") -> Every:
     """``30s`` = seconds of training, ``500`` = steps, ``never``.
 
     Raises:
@@ -192,9 +215,7 @@ def parse_every(text: str | None) -> Every:
     number = float(match[1]) if match else 0.0
     if match and number > 0 and (match[2] or number.is_integer()):
         return Every(seconds=number) if match[2] else Every(steps=int(number))
-    raise UserError(
-        f'--eval-every {text}: expected seconds like "30s", steps like "500", or "never".'
-    )
+    raise UserError(f'--{flag} {text}: expected seconds like "30s", steps like "500", or "never".')
 
 
 def apply_settings(defaults: Any, settings: Sequence[str], k: int | None) -> Any:
@@ -271,8 +292,11 @@ def _check(options: Options) -> None:
     if not 0 <= options.seed < 2**63:
         raise UserError(f"--seed {options.seed}: expected a whole number from 0 to 2^63 - 1.")
     parse_every(options.eval_every)
+    parse_every(options.save_every, "save-every")
     if options.eval and not (options.resume or options.sources):
         raise UserError("--eval measures a trained model: name it with --resume latest|DIR|FILE.")
+    if options.protocol != "house" and not options.eval:
+        raise UserError(f"--protocol {options.protocol}: goes with --eval and a run to measure.")
     if options.render is not None and not options.render.is_file():
         raise UserError(f"--render {options.render}: expected a camera path file, found none.")
 
@@ -282,7 +306,8 @@ def _sort_sources(options: Options) -> Options:
     scenes: list[str] = [] if options.scene is None else [options.scene]
     clouds: list[str] = []
     for source in options.sources:
-        kind, place = _kind(source)
+        alone = options.eval and source.endswith(".pt") and Path(source).is_file()
+        kind, place = ("checkpoint", source) if alone else _kind(source)
         if kind in ("run", "checkpoint"):
             if options.resume not in (None, place):
                 raise UserError(f"{source}: a run to continue was given twice.")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from app.desk import Desk
+from app.progress import count_share, count_text
 from app.snapshot import State
 from app.theme import Color, Theme
 from render.camera import Camera
@@ -19,6 +20,7 @@ from render.scenes.types import Scene, SplitName
 FRUSTUM = 0.06  # of the scene's radius: depth of the drawn pyramids
 PICK_PIXELS = 14  # from a camera's place, to click it
 MOST_FRUSTA = 300
+_BAR = 240  # width of the bar while a scene loads
 GRID_LINES = 5  # on each side of the centre
 _SPLIT_COLORS: dict[str, Color] = {
     "train": (90, 170, 255, 230),
@@ -72,7 +74,10 @@ class Overlay:
     def _draw_space(self, box: Box) -> None:
         desk = self.desk
         settings, scene, shown = desk.settings, desk.scene, desk.pictures.shown
-        if shown is None or scene is None or not (settings.show_frusta or settings.show_grid):
+        crop = desk.crop
+        crop.follow(scene)
+        wanted = settings.show_frusta or settings.show_grid or crop.on
+        if shown is None or scene is None or not wanted:
             key: object = None
         else:
             camera = shown.job.result.request.camera
@@ -83,6 +88,7 @@ class Overlay:
                 settings.show_frusta,
                 settings.show_grid,
                 desk.viewing.at_view,
+                crop.version,
             )
         if self._cameras is not None and self._cameras[0] is not scene:
             self._cameras = None  # and the photographs of that scene with it
@@ -96,6 +102,9 @@ class Overlay:
         camera = shown.job.result.request.camera
         if settings.show_grid:
             self._draw_grid(camera, box)
+        if crop.on:
+            for ends in crop.edges():
+                self._line(camera, ends, box, self.theme.palette.warm, 2)
         if not settings.show_frusta or desk.viewing.at_view is not None:
             return  # looking through a camera, all others would lie over the picture
         if self._cameras is None:
@@ -265,7 +274,7 @@ class Overlay:
         if desk.coming is not None:
             name = desk.coming.options.scene or desk.coming.options.resume or ""
             coming = desk.coming.snapshot()
-            steps = [*coming.notes, coming.loading or ""]
+            steps = [*coming.notes, coming.loading or "", count_text(coming)]
             return (f"Opening {Path(name).name} ...", *dict.fromkeys(filter(None, steps)))
         if desk.session is None:
             return ()
@@ -283,6 +292,12 @@ class Overlay:
             color = palette.text if i == 0 else palette.faint
             dpg.draw_text((left, top), text, size=size, color=color, parent=parent)
             top += px(38 if i == 0 else 22)
+        share = None if self.desk.coming is None else count_share(self.desk.coming.snapshot())
+        if share is not None:
+            left, width = area[0] / 2 - px(_BAR / 2), px(_BAR)
+            for length, color in ((width, palette.faint), (width * share, palette.text)):
+                corners = (left, top), (left + length, top + px(4))
+                dpg.draw_rectangle(*corners, color=color, fill=color, parent=parent)
 
     def _legend(self, legend: Legend, area: tuple[int, int], parent: str) -> None:
         """A colour bar at the right edge of the view."""

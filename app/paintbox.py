@@ -19,7 +19,8 @@ from app.look import Look, Side
 from app.snapshot import ViewResult
 from render.export.layer_colors import Span, difference, proper
 from render.export.layers import NO_FEATURES, NOT_YET, LayerPictures, fit_tiles
-from render.export.legend import EMPTY, Legend, difference_legend
+from render.export.legend import EMPTY, Legend, difference_legend, mask_legend
+from render.export.mask_colors import mask_picture, resized_mask
 from render.scenes.types import View
 from render.training.metrics import psnr
 
@@ -135,6 +136,8 @@ class Paintbox:
                 self._sides.clear()
             if side.source == "photo":
                 painted = self._photograph(job)
+            elif side.source == "mask":
+                painted = self._masked(job)
             elif side.needs_render:
                 painted = self._rendered(job, side)
             else:
@@ -146,6 +149,18 @@ class Paintbox:
         if job.photo is None:
             return _Painted(_blank(job), notes=("There is no photograph of this camera.",))
         return _Painted(self._target(job, job.photo))
+
+    def _masked(self, job: PaintJob) -> _Painted:
+        """The photograph under its mask; where the model's points were made from other masks,
+        what those add and lose."""
+        if job.photo is None:
+            return _Painted(_blank(job), notes=("There is no photograph of this camera.",))
+        image = self._target(job, job.photo)
+        size = (image.shape[0], image.shape[1])
+        own = resized_mask(job.photo.pixels()[..., 3], size)
+        mask = own if job.result.mask is None else resized_mask(job.result.mask, size)
+        notes = () if job.photo.has_alpha else ("This photograph has no mask.",)
+        return _Painted(mask_picture(image, own, mask), mask_legend(), None, notes)
 
     def _rendered(self, job: PaintJob, side: Side) -> _Painted:
         k = _nearest(side.k, job.result.renders)
@@ -162,7 +177,7 @@ class Paintbox:
             return _Painted(image, notes=notes)
         target = self._target(job, job.photo)
         same_size = (job.photo.camera.height, job.photo.camera.width) == image.shape[:2]
-        value = psnr(image, target) if same_size else None
+        value = psnr(image, target, job.photo.left_out()) if same_size else None
         if side.source == "difference":
             return _Painted(difference(image, target), difference_legend(), value, notes)
         return _Painted(image, None, value, notes)

@@ -127,7 +127,7 @@ class Pictures:
             camera.K.numpy().tobytes(),
             # The last picture of a move has no sweep, even where it is as large as the still one.
             (camera.width, camera.height, ks, inspect, wish.background, wish.view, moving),
-            (wish.look.style, wish.look.values),
+            (wish.look.style, wish.look.values, wish.look.needs_mask),
         )
         changed = signature != self._asked
         waiting = self._number > self._answered and now - self._asked_at < 5.0
@@ -152,6 +152,7 @@ class Pictures:
                 self._number,
                 wish.look.style,
                 wish.look.values,
+                wish.look.needs_mask,
             )
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
-from app.export import NO_GAUSSIANS, default_path
+from app.export import FORMATS, NO_GAUSSIANS, default_path, exports_points
 from app.shortcuts import chord, help_rows
 from app.theme import Theme
 from app.widgets import button, publish, takes_text
@@ -67,7 +67,7 @@ def menu(window: Window) -> None:
             dpg.add_separator()
             item("Save checkpoint", "save")
             dpg.add_menu_item(
-                label="Export Gaussians ...",
+                label="Export ...",
                 tag=publish("menu_export"),
                 callback=window.export_gaussians,
             )
@@ -129,9 +129,10 @@ def confirm(theme: Theme, title: str, question: str, yes: Callable[[], None]) ->
 
 
 def export_gaussians(theme: Theme, desk: Desk) -> None:
-    """Ask where the Gaussians shall go."""
-    snapshot = desk.snapshot
-    if not snapshot.gaussians or snapshot.folder is None:
+    """Ask where the Gaussians, or the points of a cloud alone, shall go."""
+    snapshot, scene = desk.snapshot, desk.scene
+    points = not snapshot.exported and exports_points(scene)
+    if snapshot.folder is None or not (snapshot.exported or points):
         desk.messages.add(NO_GAUSSIANS, "warning")
         return
     tag = "export"
@@ -145,7 +146,7 @@ def export_gaussians(theme: Theme, desk: Desk) -> None:
     if dpg.does_item_exist(tag):
         dpg.delete_item(tag)
     with dpg.window(
-        label="Export Gaussians",
+        label="Export points" if points else "Export Gaussians",
         tag=tag,
         modal=True,
         no_resize=True,
@@ -153,12 +154,15 @@ def export_gaussians(theme: Theme, desk: Desk) -> None:
         pos=middle(theme, 560, 150),
     ):
         dpg.add_text(
-            f"{snapshot.gaussians:,} Gaussians as PLY, which viewers of 3D Gaussian splatting "
-            "open. A file of this name is replaced.",
+            f"{len(scene.points):,} points as PLY. A file of this name is replaced."
+            if points and scene is not None and scene.points is not None
+            else f"{snapshot.exported:,} Gaussians for viewers of 3D Gaussian splatting, in the "
+            f"format that the name ends with: {FORMATS} (the last two are smaller and rounded to "
+            "8 bits and more). A file of this name is replaced.",
             wrap=theme.px(540),
         )
         dpg.add_input_text(
-            default_value=str(default_path(Path(snapshot.folder))),
+            default_value=str(default_path(Path(snapshot.folder), gaussians=not points)),
             tag=takes_text(publish("export_path")),
             width=theme.px(540),
             auto_select_all=True,

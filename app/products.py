@@ -1,4 +1,4 @@
-"""What a run leaves behind at its end, each a job of the worker: measurements, pictures, video."""
+"""What a run leaves behind at its end, each a job of the worker: pictures, video, points."""
 
 from __future__ import annotations
 
@@ -11,48 +11,24 @@ from torch import Tensor
 from app.export import export_gaussians
 from app.options import Options
 from app.session import Session
-from app.snapshot import EvalPoint
 from app.workbench import Workbench
 from render.camera import Camera, orbit_path
 from render.errors import UserError
 from render.export.camera_path import load_camera_path
 from render.export.cloud import frame_cloud
-from render.export.images import save_image, save_pil, side_by_side
+from render.export.images import save_image, save_pil
 from render.export.montage import montage
 from render.export.video import fit_budget, write_video
+from render.gaussians.files import SUFFIXES
+from render.scenes.normalize import inverse, place_cameras
 from render.scenes.types import Scene, View
-from render.training.metrics import load_lpips
 
 Step = Callable[[str], None]  # told what is being made
 
-COMPARED = 4  # test views that are also saved beside their photographs
 SHOWPIECES = 8  # test views among which the montage's is chosen
 ORBIT_FRAMES, ORBIT_FPS = 60, 24
 ORBIT_SECONDS = 15.0  # that rendering the orbit may take, about
 ORBIT_SIDE = 640  # pixels of its longer side at most
-
-
-def measure(session: Session, bench: Workbench, images: bool = True) -> EvalPoint:
-    """Full evaluation of the test split: eval.json, and the pictures it is about."""
-    assert bench.trainer is not None
-    lpips, sentence = load_lpips("alex", bench.device)
-    session.note(sentence)
-    count = len(bench.scene.splits["test"])
-    compared = set(range(0, count, max(1, -(-count // COMPARED))))
-    folder = bench.folder.images
-
-    def on_image(i: int, view: View, image: Tensor, target: Tensor) -> None:
-        if not images:
-            return
-        save_image(folder / f"{_safe(view.name)}.png", image)
-        if i in compared:
-            pair = side_by_side([image, target])
-            save_image(folder / f"{_safe(view.name)}_beside_photo.png", pair)
-
-    point = session.measure(lpips=lpips, on_image=on_image)
-    data = point.result.to_json() | {"step": point.step, "seconds": point.seconds}
-    bench.folder.write_json("eval.json", data)
-    return point
 
 
 def draw_montage(session: Session, bench: Workbench) -> Path:
@@ -93,26 +69,30 @@ def orbit_video(session: Session, bench: Workbench, path: Path | None = None) ->
 
 
 def path_video(session: Session, bench: Workbench, options: Options) -> Path:
-    """The pictures of ``--render`` as a video, or as single frames in a folder."""
+    """The pictures of ``--render``, a path in the file's units; a video, or frames in a folder."""
     assert options.render is not None
     camera_path = load_camera_path(options.render)
+    cameras = place_cameras(camera_path.cameras, inverse(bench.scene.to_file))
     path = options.video or bench.folder.video / f"{options.render.stem}.mp4"
-    return _write_frames(path, camera_path.cameras, _renderer(session, bench), camera_path.fps)
+    return _write_frames(path, cameras, _renderer(session, bench), camera_path.fps)
 
 
-def gaussians_ply(session: Session, bench: Workbench) -> None:
-    """export/gaussians.ply, said in the log."""
-    session.note(export_gaussians(bench))
+def gaussians_file(session: Session, bench: Workbench, path: Path | None = None) -> None:
+    """``path`` or export/gaussians.ply, said in the log."""
+    session.note(export_gaussians(bench, path))
 
 
-def check_video(options: Options) -> None:
-    """Find out before training whether ``--render`` can be read and ``--video`` written.
+def check_output(options: Options) -> None:
+    """Find out before training whether ``--render`` can be read, and the rest be written.
 
     Raises:
         UserError: it cannot.
     """
     if options.render is not None:
         load_camera_path(options.render)
+    export = options.export
+    if export is not None and (export.suffix.lower() not in SUFFIXES or export.is_dir()):
+        raise UserError(f"--export {export}: expected a file that ends in {', '.join(SUFFIXES)}.")
     if options.video is None:
         return
     path = options.video
@@ -158,7 +138,3 @@ def _write_frames(
     for number, camera in enumerate(cameras):
         save_image(path / f"frame_{number:05d}.png", render(camera))
     return path
-
-
-def _safe(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

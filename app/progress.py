@@ -92,6 +92,22 @@ def count_curve(snapshot: Snapshot) -> list[list[float]]:
     return [seconds, [first, *(float(event.after) for event in events), now]]
 
 
+def count_text(snapshot: Snapshot) -> str:
+    """What is counted while a scene loads: "photographs 120 of 300"; else nothing."""
+    if snapshot.counted is None:
+        return ""
+    what, done, total = snapshot.counted
+    return f"{what} {done:,} of {total:,}"
+
+
+def count_share(snapshot: Snapshot) -> float | None:
+    """How much of what is counted is done, 0..1; None where nothing is."""
+    if snapshot.counted is None:
+        return None
+    _, done, total = snapshot.counted
+    return done / total
+
+
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 

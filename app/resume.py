@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from app.options import IDENTITY, Options, from_json
 from render.errors import UserError
@@ -13,22 +14,50 @@ from render.training.checkpoint import (
     list_checkpoints,
     load_checkpoint,
     load_latest,
+    one_before,
     step_of,
 )
 from render.training.runfolder import RunFolder, find_runs, is_run, read_config
 
 DEFAULT_ROOT = Path("runs")
 _ENTRIES = {"step", "trainer", "k", "best_val"}  # of a checkpoint, besides its options
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "Path": (str,),
+    "tuple": (list,),
+    "None": (type(None),),
+}
+
+
+def _types() -> dict[str, tuple[type, ...]]:
+    """What may stand in a checkpoint for each option, by the annotations of :class:`Options`."""
+    found = {}
+    for name, kind in get_type_hints(Options).items():
+        parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        kinds: list[type] = []
+        for part in parts:
+            origin = get_origin(part) or part
+            key = "str" if origin is Literal else getattr(origin, "__name__", "str")
+            kinds += _KINDS.get("None" if key == "NoneType" else key, (str,))
+        found[name] = tuple(kinds)
+    return found
+
+
+_TYPES = _types()
 
 
 @dataclass(frozen=True)
 class Resume:
     """A checkpoint that was read, the run folder that it belongs to, and the options to go on."""
 
-    run: Path
+    run: Path | None  # None: a checkpoint on its own, which can only be measured
     path: Path
     content: dict[str, Any]
     options: Options
+    best_val: float
 
 
 def resolve_resume(options: Options, log: Callable[[str], None]) -> Resume:
@@ -43,9 +72,11 @@ def resolve_resume(options: Options, log: Callable[[str], None]) -> Resume:
         run = _newest_run(options)
         path, content = load_latest(run / "checkpoints", log)
     elif named.is_file():
-        run = named.parent.parent
+        run = named.absolute().parent.parent
         if not is_run(run):
-            raise UserError(f"--resume {named}: expected a checkpoint inside a run folder.")
+            if not options.eval:
+                raise UserError(f"--resume {named}: expected a checkpoint inside a run folder.")
+            run = None
         path, content = named, load_checkpoint(named)
     else:
         run = named.parent if named.name == "checkpoints" else named
@@ -54,13 +85,37 @@ def resolve_resume(options: Options, log: Callable[[str], None]) -> Resume:
                 f"--resume {named}: expected latest, a run folder or a checkpoint, found none."
             )
         path, content = load_latest(run / "checkpoints", log)
-    if not (isinstance(content.get("options"), dict) and content.keys() >= _ENTRIES):
-        raise UserError(f"{path}: expected a whole run's checkpoint, found one with parts missing.")
-    if options.out is not None and options.resume != "latest":
+    if options.out is not None and options.resume != "latest" and not options.eval:
         raise UserError(
             f"--out {options.out}: a continued run stays in its folder, {run}; leave --out out."
         )
-    return Resume(run, path, content, merge(options, content["options"] | {"k": content["k"]}))
+    saved, best_val = _parts(path, content)
+    return Resume(run, path, content, merge(options, saved), best_val)
+
+
+def _parts(path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """Options and best PSNR of a checkpoint, with the types that they must have.
+
+    Raises:
+        UserError: parts are missing, or are something else.
+    """
+    options, k = content.get("options"), content.get("k")
+    if not (isinstance(options, dict) and content.keys() >= _ENTRIES):
+        raise UserError(
+            f"{path}: expected a whole run's checkpoint, found one with parts missing."
+            f"{one_before(path)}"
+        )
+    saved = options | {"k": k}
+    for name, kinds in _TYPES.items():
+        if name in saved and not isinstance(saved[name], kinds):
+            raise UserError(
+                f"{path}: expected the options of a run, found a {type(saved[name]).__name__} "
+                f"as {name}.{one_before(path)}"
+            )
+    numbers = (content["step"], content["best_val"])
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise UserError(f"{path}: expected numbers of a run, found others.{one_before(path)}")
+    return saved, float(content["best_val"])
 
 
 def merge(asked: Options, saved: dict[str, Any]) -> Options:
@@ -87,6 +142,7 @@ def merge(asked: Options, saved: dict[str, Any]) -> Options:
             )
     # What belongs to one call only does not come back with the run.
     once: dict[str, Any] = {"headless": False, "debug": False, "eval": False, "out": None}
+    once |= {"protocol": "house", "export": None}  # no file may say where else we write
     once |= {"render": None, "video": None, "ui_state": None, "exit_after": None}
     if {"steps", "seconds"} & changed.keys():
         once |= {"steps": None, "seconds": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import os
 import sys
 import threading
@@ -102,6 +103,20 @@ def set_threads(method: str) -> None:
     cores = core_count()
     set_kernel_threads(cores)
     torch.set_num_threads(max(1, cores - 1) if method_class(method).small_operations else cores)
+
+
+def import_ahead() -> None:
+    """Import in a thread what torch imports when the first optimiser is made, for a second or two.
+
+    Meanwhile a scene is read, most of which does not need the interpreter.
+    """
+
+    def work() -> None:
+        with contextlib.suppress(Exception):  # whoever needs it will tell
+            importlib.import_module("torch._dynamo")
+
+    if "torch._dynamo" not in sys.modules:
+        threading.Thread(target=work, name="import", daemon=True).start()
 
 
 def describe_device(device: torch.device) -> str:

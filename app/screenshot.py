@@ -12,12 +12,14 @@ import torch
 from app.desk import Desk
 from render.export.images import save_image
 from render.files import atomic_text
+from render.scenes.normalize import place_cameras
 
 
 def save_screenshot(desk: Desk) -> Path | None:
     """Write the shown picture into the run folder (without one: here); says where.
 
-    The ``.json`` beside it holds the camera and what was shown, so that it can be made again.
+    The ``.json`` beside it holds the camera, in the units of the scene's file, and what was shown,
+    so that it can be made again.
     """
     shown = desk.pictures.shown
     if shown is None:
@@ -34,9 +36,10 @@ def save_screenshot(desk: Desk) -> Path | None:
             path = path.with_name(f"{name}_{number}.png")
             number += 1
         save_image(path, torch.from_numpy(shown.picture[..., :3]))
-        look = shown.job.look
+        look, camera = shown.job.look, result.request.camera
+        to_file = torch.eye(4) if desk.scene is None else desk.scene.to_file
         content = {
-            "camera": result.request.camera.to_json(),
+            "camera": place_cameras([camera], to_file)[0].to_json(),
             "step": result.step,
             "shows": [side.describe() for side in look.sides],
             "wipe": look.wipe if look.other is not None else None,

@@ -30,7 +30,7 @@ from app.workbench import Workbench, build, gaussian_sizes
 from render.errors import UserError
 from render.memory import is_shortage
 from render.scenes.types import Scene
-from render.training.evaluation import OnImage
+from render.training.evaluation import OnImage, Protocol
 from render.training.metrics import Lpips
 
 T = TypeVar("T")
@@ -237,9 +237,15 @@ class Session:
             self._serve_view()
             self._go_on_sweeping()
 
-    def measure(self, *, lpips: Lpips | None = None, on_image: OnImage | None = None) -> EvalPoint:
+    def measure(
+        self,
+        *,
+        protocol: Protocol | None = None,
+        lpips: Lpips | None = None,
+        on_image: OnImage | None = None,
+    ) -> EvalPoint:
         """:meth:`app.training.Training.measure`."""
-        return self._trained().measure(lpips=lpips, on_image=on_image)
+        return self._trained().measure(protocol=protocol, lpips=lpips, on_image=on_image)
 
     def note(self, text: str) -> None:
         """A sentence for the user: log, run folder, snapshot."""
@@ -288,12 +294,15 @@ class Session:
             self.check()
             self.note(text)
 
-        bench = build(self.options, log, known=self._known, check=self.check)
+        def count(what: str, done: int, total: int) -> None:
+            self._publish(counted=(what, done, total) if done < total else None)
+
+        bench = build(self.options, log, known=self._known, check=self.check, progress=count)
         self._known = None
         for note in self._snapshot.notes:  # the run folder came after them
             bench.folder.log(note)
         if bench.trainer is not None:
-            self._training = Training(bench, self._publish, self.check, self._stages)
+            self._training = Training(bench, self._publish, self.check, self._stages, self.note)
         self.bench = bench
         scene = bench.scene
         self._publish(
@@ -307,6 +316,8 @@ class Session:
             views={name: len(indices) for name, indices in scene.splits.items()},
             points=0 if scene.points is None else len(scene.points),
             sizes=bench.method.describe() if bench.method else {},
+            layer_values=bench.method.layer_values if bench.method else (),
+            plan=bench.method.plan() if bench.method else (),
             **gaussian_sizes(bench.renderer),
         )
         if self._autostart and self._training is not None:
@@ -467,13 +478,13 @@ class Session:
     # ------------------------------------------------------------------ worker: results
     def _fail(self, error: BaseException) -> None:
         self._report(error)
-        if is_shortage(error) and self._training is not None:
-            traceback.clear_frames(error.__traceback__)  # they hold what the step had allocated
-            release_memory()
-            with contextlib.suppress(Exception):  # no room to save either
-                saved = self._training.rescue()
-                if saved is not None:
-                    self._publish(error=f"{self._snapshot.error} Everything is saved in {saved}.")
+        if self._training is not None:
+            if is_shortage(error):
+                traceback.clear_frames(error.__traceback__)  # they hold what the step allocated
+                release_memory()
+            with contextlib.suppress(Exception):  # what has failed may fail once more
+                kept = self._training.rescue()
+                self._publish(error=f"{self._snapshot.error} {kept}".rstrip())
         self._publish(state=State.FAILED)
 
     def _report(self, error: BaseException) -> None:

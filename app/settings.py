@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from platformdirs import user_config_path
 
-from render.files import atomic_text
+from render.files import atomic_text, small_text
 
 VERSION = 1
 MAX_RECENT = 12
@@ -96,13 +96,15 @@ def load() -> tuple[Settings, str | None]:
     """The settings, and a sentence about what could not be used in the file; never raises."""
     path = settings_path()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = small_text(path, "utf-8-sig")
     except FileNotFoundError:
         return Settings(), None
     except OSError as error:
         return Settings(), f"{path}: settings cannot be read ({error.strerror}); defaults are used."
     except UnicodeDecodeError:
         return Settings(), _keep_broken(path, "no text in UTF-8")
+    except ValueError as error:
+        return Settings(), _keep_broken(path, str(error))
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from app.look import MODES
 
 _MODIFIERS = ("Ctrl", "Shift", "Alt")
+MODE_KEYS = 10  # modes that have a key: 1 to 9 and 0
 FAST, SLOW = 4.0, 0.25  # flying with Shift and with Alt
 _REPEAT_AFTER, _REPEAT_EVERY = 0.4, 0.1  # seconds
 
@@ -65,7 +66,7 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut("train_step", ("N",), "Training", "Train a single step", repeats=True),
     *(
         Shortcut(f"mode_{i}", (str(i % 10),), "Picture", f"Show: {info.label}")
-        for i, info in enumerate(MODES, 1)
+        for i, info in enumerate(MODES[:MODE_KEYS], 1)
     ),
     Shortcut("k_more", ("K",), "Picture", "One layer more", repeats=True),
     Shortcut("k_less", ("Shift+K",), "Picture", "One layer fewer", repeats=True),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.export.styles import LayerValue, Style
-from render.methods.base import Inspection, Render
+from render.methods.base import Inspection, Render, StageSpan
 from render.scenes.background import Background
 from render.training.evaluation import EvalResult
 from render.training.trainer import StepReport
@@ -46,6 +46,7 @@ class ViewRequest:
         number: returned with the picture, so that late ones are recognised.
         style: how Gaussians are drawn.
         values: of each layer's Gaussian, that the insides shall have in ``extra``.
+        mask: whether the mask that the model was made from is wanted, of the photograph ``view``.
     """
 
     camera: Camera
@@ -58,6 +59,7 @@ class ViewRequest:
     number: int = 0
     style: Style = field(default_factory=Style)
     values: tuple[LayerValue, ...] = ()
+    mask: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class ViewResult:
     step: int
     seconds: float  # that the rendering took, without the sweep
     sweep: Sweep | None = None
+    mask: Tensor | None = None  # [H, W] uint8 of the photograph, as the model was made from it
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,9 @@ class Snapshot:
     gaussians: int = 0  # that there are now; 0 also for models of another kind
     gaussian_bytes: int = 0  # of memory that their parameters take
     refinements: tuple[Refinement, ...] = ()  # by this session, oldest first
+    exported: int = 0  # Gaussians that a file of the model would have
+    layer_values: tuple[str, ...] = ()  # that its layers have of themselves
+    plan: tuple[StageSpan, ...] = ()  # stages of training, if it has several
     # what is loaded; empty before
     folder: str | None = None  # of the run
     scene_name: str = ""
@@ -154,6 +160,7 @@ class Snapshot:
     points: int = 0  # of the scene
     # what goes on
     loading: str | None = None  # the newest sentence about it
+    counted: tuple[str, int, int] | None = None  # while loading: "photographs", 120 of 300
     evaluating: str | None = None  # split and views done: "test 3/20"
     # live settings, as of the newest curve point or change
     rates: dict[str, float] = field(default_factory=dict)  # of every parameter group, scaled

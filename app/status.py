@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from app.desk import Desk
+from app.progress import count_text
 from app.snapshot import Snapshot
 
 NEWS_SECONDS = 4.0  # that a new message stands instead of the numbers
@@ -32,12 +33,14 @@ def status_line(desk: Desk) -> str:
     """Scene, device, Gaussians, step, rate, loss, PSNR, picture rate and size, memory."""
     snapshot, scene = desk.snapshot, desk.scene
     newest = desk.messages.newest
-    if newest is not None and time.monotonic() - newest.added < NEWS_SECONDS:
+    coming = None if desk.coming is None else desk.coming.snapshot()
+    counted = "" if coming is None else count_text(coming)
+    if newest is not None and not counted and time.monotonic() - newest.added < NEWS_SECONDS:
         return newest.text
     parts = []
-    if desk.coming is not None:
-        notes = desk.coming.snapshot().notes
-        parts.append(f"Loading: {notes[-1]}" if notes else "Loading ...")
+    if coming is not None:
+        news = counted or (coming.notes[-1] if coming.notes else "")
+        parts.append(f"Loading: {news}" if news else "Loading ...")
     if scene is not None:
         parts.append(scene.name)
         if snapshot.device:

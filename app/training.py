@@ -6,6 +6,8 @@ when to write a line, to measure, to save, and when the budget is used up.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,18 +18,19 @@ from torch import Tensor
 
 from app.options import parse_every
 from app.progress import Curve, Means, StageTimes
+from app.runtime import error_sentence
 from app.snapshot import CurvePoint, EvalPoint, Refinement
 from app.workbench import Workbench, gaussian_sizes
 from render.errors import UserError
 from render.methods.base import Method
-from render.methods.splatting import SplattingMethod
 from render.scenes.types import View
+from render.training.checkpoint import list_checkpoints
 from render.training.evaluation import EvalResult, OnImage, Protocol, evaluate, house_protocol
 from render.training.metrics import Lpips
 from render.training.runfolder import MetricsRow
 from render.training.trainer import StepReport, Trainer
 
-SAVE_SECONDS = 60.0  # wall clock between two checkpoints
+SAVE_SECONDS = 60.0  # wall clock between two checkpoints, unless --save-every says otherwise
 ROW_SECONDS = 5.0  # of training between two lines of metrics.csv
 VAL_VIEWS = 8  # of the val split, for the best checkpoint
 
@@ -40,6 +43,7 @@ class Training:
         publish: takes changes of the snapshot by name.
         check: called between two pieces of long work; raises when it shall be abandoned.
         stages: takes the times of the steps.
+        note: takes sentences for the user.
     """
 
     def __init__(
@@ -48,13 +52,15 @@ class Training:
         publish: Callable[..., None],
         check: Callable[[], None],
         stages: StageTimes,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
         if bench.method is None or bench.trainer is None:
             raise UserError(f"{bench.scene.name} has no photographs to train on.")
         self.bench = bench
         self.method: Method = bench.method
         self.trainer: Trainer = bench.trainer
-        self._publish, self._check, self._stages = publish, check, stages
+        self._publish, self._check, self._stages, self._note = publish, check, stages, note
+        self._every = parse_every(bench.options.save_every, "save-every")
         self._curve, self._row = Curve(), Means()
         rows = [row for row in bench.folder.metrics() if row.step <= self.trainer.step_count]
         self._curve.begin(
@@ -101,8 +107,8 @@ class Training:
             return True
         if self.can_measure() and self._measure_is_due(report):
             self.measure()
-        elif time.monotonic() >= self._save_due:
-            self.save()
+        if self._save_is_due():
+            self._save_or_tell()
         return False
 
     def used_up(self) -> bool:
@@ -134,10 +140,17 @@ class Training:
         """Whether there are test views."""
         return bool(self.bench.scene.splits.get("test"))
 
-    def measure(self, *, lpips: Lpips | None = None, on_image: OnImage | None = None) -> EvalPoint:
+    def measure(
+        self,
+        *,
+        protocol: Protocol | None = None,
+        lpips: Lpips | None = None,
+        on_image: OnImage | None = None,
+    ) -> EvalPoint:
         """Measure the test split into metrics.csv, and the val split, which picks the best.
 
-        The arguments are those of :func:`render.training.evaluation.evaluate`.
+        The arguments are those of :func:`render.training.evaluation.evaluate`; without
+        ``protocol`` it is the house's, which alone enters metrics.csv.
 
         Raises:
             UserError: there is nothing to compare with.
@@ -147,8 +160,9 @@ class Training:
             raise UserError(f"{scene.name} has no test photographs to compare with.")
         self._plan_measure()
 
-        protocol = house_protocol(scene.background, lpips_net=lpips.net if lpips else "none")
-        look_only = self.bench.look_only
+        if protocol is None:
+            protocol = house_protocol(scene.background, lpips_net=lpips.net if lpips else "none")
+        look_only = self.bench.look_only or protocol.name != "house"
         try:
             result = self._evaluate(scene.split("test"), protocol, lpips, on_image)
             val_psnr = None if look_only else self._measure_val()
@@ -169,16 +183,23 @@ class Training:
         """Write a checkpoint."""
         path = self.bench.save(best=best)
         self._saved_step = self.trainer.step_count
-        self._save_due = time.monotonic() + SAVE_SECONDS
+        self._plan_save()
         self._publish(saved=str(path))
         return path
 
-    def rescue(self) -> Path | None:
-        """Save after a step that ran out of memory; the checkpoint, if there was one to write."""
+    def rescue(self) -> str:
+        """Save after a step that failed, and say where everything or most of it is saved."""
         self.trainer.optimizer.zero_grad(set_to_none=True)
-        if self.trainer.step_count <= self._saved_step or not self.trainer.intact():
-            return None
-        return self.save()
+        if self.trainer.step_count > self._saved_step and self._fit_to_save():
+            self.trainer.bad_steps = 0  # who goes on has all tries again
+            with contextlib.suppress(Exception):  # no room for that either
+                self.save()
+        files = list_checkpoints(self.bench.folder.checkpoints)
+        if not files:
+            return ""
+        if self._saved_step == self.trainer.step_count:
+            return f"Everything is saved in {files[0]}."
+        return f"The last checkpoint is {files[0]}."
 
     def close(self) -> None:
         """Save what was trained since the last checkpoint."""
@@ -187,6 +208,29 @@ class Training:
             self.save()
 
     # ------------------------------------------------------------------ inside
+    def _fit_to_save(self) -> bool:
+        """Whether a failed step has left parameters that another run can begin with."""
+        groups = self.trainer.optimizer.param_groups
+        finite = all(bool(p.isfinite().all()) for group in groups for p in group["params"])
+        return finite and self.trainer.intact()
+
+    def _save_or_tell(self) -> None:
+        """A full disk ends no training: somebody may make room until the next try."""
+        try:
+            self.save()
+        except OSError as error:
+            self._plan_save()
+            self._note(f"Not saved: {error_sentence(error)} Training goes on and tries again.")
+
+    def _save_is_due(self) -> bool:
+        if self._every.steps is not None:
+            return self.trainer.step_count % self._every.steps == 0
+        return time.monotonic() >= self._save_due
+
+    def _plan_save(self) -> None:
+        seconds = math.inf if self._every.never else self._every.seconds or SAVE_SECONDS
+        self._save_due = time.monotonic() + seconds
+
     def _measure_val(self) -> float | None:
         views = self.bench.scene.split("val")
         if not views:
@@ -216,8 +260,6 @@ class Training:
 
     def _publish_refinements(self, report: StepReport) -> None:
         """What densification did in this step, with the time at which the plots show it."""
-        if not isinstance(self.method, SplattingMethod):
-            return
         new = self.method.events[len(self._refinements) :]
         if new:
             self._refinements += tuple(
@@ -233,7 +275,7 @@ class Training:
     def _plan(self) -> None:
         """When the next line, evaluation and checkpoint are due."""
         self._row_due = self.trainer.seconds + ROW_SECONDS
-        self._save_due = time.monotonic() + SAVE_SECONDS
+        self._plan_save()
         self._plan_measure()
 
     def _plan_measure(self) -> None:
@@ -246,16 +288,18 @@ class Training:
 
     def _write_row(self, point: EvalPoint | None = None) -> None:
         loss, psnr = self._row.take()
-        self.bench.folder.append_metrics(
-            MetricsRow(
-                step=self.trainer.step_count,
-                seconds=self.trainer.seconds,
-                loss=loss,
-                train_psnr=psnr,
-                test_psnr=point and point.result.psnr,
-                test_ssim=point and point.result.ssim,
-                val_psnr=point and point.val_psnr,
-                steps_per_second=self._curve.steps_per_second,
-            )
+        row = MetricsRow(
+            step=self.trainer.step_count,
+            seconds=self.trainer.seconds,
+            loss=loss,
+            train_psnr=psnr,
+            test_psnr=point and point.result.psnr,
+            test_ssim=point and point.result.ssim,
+            val_psnr=point and point.val_psnr,
+            steps_per_second=self._curve.steps_per_second,
         )
+        try:
+            self.bench.folder.append_metrics(row)
+        except OSError as error:
+            self._note(f"A line of metrics.csv is lost: {error_sentence(error)}")
         self._row_due = self.trainer.seconds + ROW_SECONDS

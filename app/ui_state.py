@@ -80,6 +80,7 @@ class StateFile:
             "preview": desk.shows_preview,
             "state": snapshot.state.value,
             "loading": desk.coming is not None,
+            "counted": None if desk.coming is None else desk.coming.snapshot().counted,
             "scene": None if desk.scene is None else desk.scene.name,
             "views": {}
             if desk.scene is None
@@ -129,7 +130,7 @@ class StateFile:
             if card is None
             else {
                 "path": str(card.path),
-                "points": len(card.cloud),
+                "points": card.total,
                 "verdict": card.alignment and card.alignment.verdict,
             },
             "errors": [m.text for m in messages.all if m.level == "error"],

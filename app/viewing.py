@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from app.camera_control import CameraControl
-from app.look import MODE_INFO, MODES, Look, Mode, Side, Source
+from app.look import MODE_INFO, MODES, Look, Mode, ModeInfo, Side, Source
 from app.messages import Messages
 from app.pictures import Wish
 from app.snapshot import ViewResult
@@ -42,6 +42,7 @@ class Viewing:
         self.scene: Scene | None = None
         self.trained_k = DEFAULT_K
         self.gaussians = False  # whether the model is made of them
+        self.values: tuple[str, ...] = ()  # that the layers of other models have
         self.control = CameraControl(_NO_BOUNDS, _Z_UP)
         self.look = Look()
         self.at_view: int | None = None  # the photograph whose camera we look through
@@ -50,7 +51,15 @@ class Viewing:
         self._was_at = self.control.camera(8, 8).world_to_camera
         self._tour: tuple[CameraPath, float] | None = None  # and when it began
 
-    def enter(self, scene: Scene, k: int, *, keep_camera: bool, gaussians: bool = False) -> None:
+    def enter(
+        self,
+        scene: Scene,
+        k: int,
+        *,
+        keep_camera: bool,
+        gaussians: bool = False,
+        values: tuple[str, ...] = (),
+    ) -> None:
         """Look at another scene or model.
 
         Args:
@@ -58,10 +67,12 @@ class Viewing:
             keep_camera: it is the same place; else start at the first test view, or from
                 slightly above.
             gaussians: whether the model is made of them.
+            values: that its layers have otherwise.
         """
         self.scene, self.trained_k, self.gaussians = scene, k, gaussians
+        self.values = values
         if not gaussians:
-            self.look = self.look.without_gaussians()
+            self.look = self.look.without_gaussians(values)
         self.look = self._main(k=k, layer=min(self.look.main.layer, k))
         self.look = self.look.clipped(k)
         if keep_camera:
@@ -94,8 +105,13 @@ class Viewing:
 
     def set_mode(self, mode: Mode) -> None:
         """Show the picture, or one aspect of the layers."""
-        if MODE_INFO[mode].value is None or self._need_gaussians(MODE_INFO[mode].label):
+        info = MODE_INFO[mode]
+        if self.offers(info) or self._need_gaussians(info.label):
             self.look = self._main(mode=mode, source="model")
+
+    def offers(self, info: ModeInfo) -> bool:
+        """Whether the model has what the mode shows."""
+        return info.value is None or self.gaussians or info.value in self.values
 
     def set_mode_number(self, number: int) -> None:
         """1 = the first row of the mode table."""
@@ -131,7 +147,7 @@ class Viewing:
 
     # ------------------------------------------------------------------ comparing
     def toggle_source(self, source: Source) -> None:
-        """The photograph of this camera or the difference to it, and back to the model.
+        """The photograph of this camera, its mask or the difference to it, and back to the model.
 
         From a free camera it goes to the nearest photograph first.
         """

@@ -52,8 +52,9 @@ def picture(bench: Workbench, request: ViewRequest) -> ViewResult:
     renders = {k: pictures[used[k]] for k in request.ks}
     insides = {k: buffers[used[k]] for k in request.inspect}
     step = bench.trainer.step_count if bench.trainer else 0
+    mask = _mask(bench, request) if request.mask else None
     seconds = time.perf_counter() - start
-    return ViewResult(request, renders, insides, background, step, seconds)
+    return ViewResult(request, renders, insides, background, step, seconds, mask=mask)
 
 
 def sweep(bench: Workbench, result: ViewResult) -> Iterator[Sweep | None]:
@@ -73,12 +74,13 @@ def sweep(bench: Workbench, result: ViewResult) -> Iterator[Sweep | None]:
 
     target = _photo(bench, result.request, background)
     photo = target is not None
+    ignored = bench.scene.views[result.request.view or 0].left_out() if photo else None
     if target is None:
         target = image(bench.layers)
         yield None
     values = []
     for k in range(1, bench.layers + 1):
-        values.append(psnr(image(k), target))
+        values.append(psnr(image(k), target, ignored))
         yield None
     yield Sweep(tuple(values), photo)
 
@@ -127,8 +129,12 @@ def same_picture(a: ViewRequest, b: ViewRequest) -> bool:
 
 def same_wish(a: ViewRequest, b: ViewRequest) -> bool:
     """Whether two requests differ at most in the step of the model that they are to show."""
-    wishes = (a.ks, a.inspect, a.values, a.moving), (b.ks, b.inspect, b.values, b.moving)
+    wishes = _wishes(a), _wishes(b)
     return wishes[0] == wishes[1] and same_picture(a, b)
+
+
+def _wishes(request: ViewRequest) -> tuple:
+    return request.ks, request.inspect, request.values, request.moving, request.mask
 
 
 def _drawn(renderer: Renderer, style: Style) -> Renderer | SolidRenderer:
@@ -150,6 +156,13 @@ def _photo(bench: Workbench, request: ViewRequest, background: Tensor) -> Tensor
     view = bench.scene.views[request.view]
     size = (request.camera.width, request.camera.height)
     return view.target(background) if size == (view.camera.width, view.camera.height) else None
+
+
+def _mask(bench: Workbench, request: ViewRequest) -> Tensor | None:
+    """The mask [H, W] uint8 of the photograph as the model was made from it, if it was."""
+    if request.view is None or bench.method is None:
+        return None
+    return bench.method.hull_mask(bench.scene.views[request.view])
 
 
 def _same_camera(a: Camera, b: Camera) -> bool:

@@ -23,6 +23,7 @@ from app import plates, popups
 from app.actions import Actions
 from app.desk import Desk
 from app.guard import Guard
+from app.lost_display import on_lost_display
 from app.native import Native
 from app.options import Options
 from app.panels import Panel
@@ -69,6 +70,7 @@ def run(options: Options, native: Native) -> int:
     with interruptions() as interrupted:
         settings, note = load()
         window = Window(options, native, settings)
+        on_lost_display(window.desk.keep)
         if note:
             window.desk.messages.add(note, "warning")
         try:

@@ -15,23 +15,25 @@ import torch
 import render
 from app.options import Options, apply_settings, parse_every
 from app.resume import DEFAULT_ROOT, Resume, resolve_resume
-from app.runtime import describe_device, resolve_device, set_threads
+from app.runtime import describe_device, import_ahead, resolve_device, set_threads
 from render.errors import UserError
 from render.export.cloud import CloudRenderer
 from render.export.splats import SplatRenderer
 from render.export.styles import cloud_of
 from render.gaussians.ply import is_splat_cloud
 from render.kbuffer.gaussians import MAX_LAYERS
+from render.memory import is_shortage
 from render.methods import method_class
 from render.methods.base import Method
 from render.scenes.background import Background
 from render.scenes.types import Scene
 from render.training import runfolder
-from render.training.checkpoint import save_checkpoint
+from render.training.checkpoint import one_before, save_checkpoint
 from render.training.runfolder import RunFolder
 from render.training.trainer import Trainer
 
 Log = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
 Renderer = Method | CloudRenderer | SplatRenderer
 
 
@@ -84,6 +86,7 @@ def build(
     *,
     known: Scene | None = None,
     check: Callable[[], None] = lambda: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Workbench:
     """Load the scene, build the method, make or reopen the run folder.
 
@@ -93,6 +96,7 @@ def build(
         known: a scene that was loaded before; what it shares with this one is not read again.
         check: called between two pieces of work, also from threads that load images; what it
             raises ends the loading.
+        progress: told of what how much of how much is done: "photographs", 120, 300.
 
     Raises:
         UserError: whatever is wrong with the input, before any training.
@@ -100,7 +104,7 @@ def build(
     resume = resolve_resume(options, log) if options.resume else None
     if resume is not None:
         options = resume.options
-        log(f"Continuing {resume.run} from {resume.path.name}.")
+        log(f"Continuing {resume.run or resume.path.parent} from {resume.path.name}.")
     if options.scene is None:
         raise UserError("No scene: name one with --scene PATH|NAME, for example --scene lego.")
     cls = method_class(options.method)
@@ -118,7 +122,10 @@ def build(
             if not root.expanduser().is_dir():
                 raise UserError(f"--data-root {root}: expected a folder of scenes, found none.")
 
-    scene = _load_scene(options, cls.needs_points, log, known, check)
+    if options.image_memory is not None and not options.image_memory > 0:
+        raise UserError(f"--image-memory: expected a number above 0, found {options.image_memory}.")
+    import_ahead()
+    scene = _load_scene(options, cls.needs_points, log, known, check, progress)
     check()
     options = _absolute(options)
     if scene.views and not scene.splits.get("train"):
@@ -140,7 +147,7 @@ def build(
     folder = _open_folder(options, resume, scene, look_only)
     bench = Workbench(options, scene, device, folder, method, trainer, renderer)
     if resume is not None:
-        bench.best_val = float(resume.content["best_val"])
+        bench.best_val = resume.best_val
     if look_only:
         bench.look_only = True
         return bench
@@ -159,12 +166,14 @@ def build(
 
 
 def gaussian_sizes(renderer: Renderer) -> dict[str, int]:
-    """How many Gaussians there are and the memory of their parameters, by the snapshot's names."""
+    """How many Gaussians there are, the memory of their parameters, and how many Gaussians a file
+    of the model would have, by the snapshot's names."""
     cloud = cloud_of(renderer)
     if cloud is None:
-        return {"gaussians": 0, "gaussian_bytes": 0}
+        exported = renderer.exported if isinstance(renderer, Method) else 0
+        return {"gaussians": 0, "gaussian_bytes": 0, "exported": exported}
     size = sum(tensor.nbytes for tensor in cloud.tensors().values())
-    return {"gaussians": len(cloud), "gaussian_bytes": size}
+    return {"gaussians": len(cloud), "gaussian_bytes": size, "exported": len(cloud)}
 
 
 def _load_scene(
@@ -173,14 +182,19 @@ def _load_scene(
     log: Log,
     known: Scene | None,
     check: Callable[[], None],
+    progress: Progress,
 ) -> Scene:
+    from render.scenes.clouds.cleaning import Cleaning
     from render.scenes.load import load_scene
 
     assert options.scene is not None
+    gigabytes = options.image_memory
     return load_scene(
         options.scene,
         data_roots=options.data_root,
         downscale=options.downscale,
+        split=options.split,
+        normalize=options.normalize,
         background=Background(options.background),
         points=options.points,
         seed=options.seed,
@@ -188,14 +202,25 @@ def _load_scene(
         log=log,
         known=known,
         check=check,
+        progress=progress,
+        image_memory=None if gigabytes is None else int(gigabytes * 1e9),
+        cleaning=Cleaning.parse(
+            options.points_crop, options.points_outliers, options.points_voxel, options.points_most
+        ),
     )
 
 
 def _open_folder(
     options: Options, resume: Resume | None, scene: Scene, look_only: bool
 ) -> RunFolder:
+    if look_only and options.out is not None:
+        return RunFolder.create(options.out, exact=True)
+    if resume is not None and resume.run is None:  # a checkpoint on its own, to be measured
+        name = runfolder.default_path(DEFAULT_ROOT, scene.name, f"{options.method}-eval")
+        return RunFolder.create(name, exact=False)
     if resume is not None:
-        folder = RunFolder.open(resume.run)
+        assert resume.run is not None
+        folder = RunFolder.open(resume.run, look_only=look_only)
         if not look_only:  # what comes after the checkpoint will be trained again
             folder.truncate_metrics(int(resume.content["step"]))
         return folder
@@ -214,10 +239,17 @@ def _restore(trainer: Trainer, resume: Resume, scene: Scene) -> None:
         )
     try:
         trainer.load_state_dict(resume.content["trainer"])
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        if not trainer.intact():
+            raise ValueError("an optimiser of other parameters")
+    except UserError:
+        raise
+    except Exception as error:  # values of any kind may stand in a file
+        if is_shortage(error):
+            raise
         raise UserError(
-            f"{resume.path}: expected the state of method {resume.options.method}, "
-            f"got: {str(error).splitlines()[0] if str(error) else type(error).__name__}."
+            f"{resume.path}: expected the state of method {resume.options.method}, got: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}."
+            f"{one_before(resume.path)}"
         ) from error
 
 
@@ -244,6 +276,8 @@ def _describe_scene(scene: Scene) -> dict[str, Any]:
         "views": {name: len(indices) for name, indices in scene.splits.items()},
         "points": 0 if scene.points is None else len(scene.points),
         "points_source": "" if scene.points is None else scene.points.source,
+        "up": scene.up.tolist(),
+        "to_file": scene.to_file.tolist(),
     }
 
 

@@ -54,6 +54,7 @@ class Baseline:
         strategy: "default" or "mcmc".
         cap: Gaussians at most, for mcmc.
         reset: lower the opacities where gsplat means to, for default.
+        low_pass: px^2, gsplat's ``eps2d``.
 
     Attributes:
         seconds: of training so far.
@@ -62,10 +63,11 @@ class Baseline:
 
     def __init__(
         self, gsplat: Any, strategy: str, scene: Scene, device: torch.device, seed: int,
-        *, cap: int = 1_000_000, reset: bool = False,
+        *, cap: int = 1_000_000, reset: bool = False, low_pass: float = 0.3,
     ) -> None:  # fmt: skip
         assert scene.points is not None
         self.gsplat, self.recipe, self.device = gsplat, RECIPES[strategy], device
+        self.low_pass = low_pass
         self.background = scene.background.color().to(device)
         self.size = scene_size(scene.split("train"))
         self.params = self._start(scene, seed)

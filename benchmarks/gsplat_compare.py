@@ -33,8 +33,8 @@ from render.errors import UserError  # noqa: E402
 from render.kbuffer import gsplat_found  # noqa: E402
 from render.methods import method_class  # noqa: E402
 from render.methods.splatting import SplattingMethod  # noqa: E402
-from render.scenes.images import preload  # noqa: E402
 from render.scenes.load import load_scene  # noqa: E402
+from render.scenes.photos.images import preload  # noqa: E402
 from render.scenes.types import Scene  # noqa: E402
 from render.training.evaluation import evaluate, house_protocol  # noqa: E402
 from render.training.trainer import Trainer  # noqa: E402
@@ -65,6 +65,7 @@ class Options:
     at: list[float] = field(default_factory=lambda: [5.0, 10, 15, 20, 25, 30, 45, 60])  # seconds
     set: list[str] = field(default_factory=list)  # options of all our methods, name=value
     cap: int = 1_000_000  # Gaussians at most, of gsplat's MCMC strategy
+    low_pass: float | None = None  # px^2, of both; else gsplat's 0.3 and the default of ours
     reset: bool = False  # lower opacities where gsplat's default strategy means to, and does not
     seed: int = 0
     device: str = "cuda"
@@ -149,10 +150,11 @@ def start(entry: str, scene: Scene, options: Options, device: torch.device, gspl
     name, settings = ENTRIES[entry]
     if name == "gsplat":
         strategy = settings[0].partition("=")[2]
-        more = {"cap": options.cap, "reset": options.reset}
+        more = {"cap": options.cap, "reset": options.reset, "low_pass": options.low_pass or 0.3}
         return _Theirs(Baseline(gsplat, strategy, scene, device, options.seed, **more))
     cls = method_class(name)
-    chosen = apply_settings(cls.Options(), [*settings, *options.set], None)
+    blur = [] if options.low_pass is None else [f"low_pass={options.low_pass}"]
+    chosen = apply_settings(cls.Options(), [*settings, *blur, *options.set], None)
     generator = torch.Generator().manual_seed(options.seed)
     return _Ours(Trainer(cls(chosen, scene, device, generator), scene, options.seed))
 

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.screen import Stage, load, stage
-from render.scenes.pointcloud import read_point_cloud
+from render.scenes.clouds.pointcloud import read_point_cloud
 from tests.display import virtual_display
 from tests.driver import ROOT
 

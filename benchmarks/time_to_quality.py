@@ -30,8 +30,8 @@ from render.errors import UserError  # noqa: E402
 from render.methods import method_class  # noqa: E402
 from render.methods.base import Method  # noqa: E402
 from render.methods.kbuffer import KBufferMethod  # noqa: E402
-from render.scenes.images import preload  # noqa: E402
 from render.scenes.load import load_scene  # noqa: E402
+from render.scenes.photos.images import preload  # noqa: E402
 from render.scenes.types import Scene  # noqa: E402
 from render.training.evaluation import evaluate, house_protocol  # noqa: E402
 from render.training.trainer import Trainer  # noqa: E402

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+MAX_TEXT = 64 << 20  # bytes of JSON; 100,000 cameras take less
+
 
 def shipped(name: str) -> Path:
     """The folder ``name`` of the repository ("cuda", "assets/scenes"), or its copy in a wheel.
@@ -15,6 +17,20 @@ def shipped(name: str) -> Path:
     """
     packaged = Path(__file__).parent / "shipped"
     return (packaged if packaged.is_dir() else Path(__file__).resolve().parents[1]) / name
+
+
+def small_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file that somebody may have made: at most :data:`MAX_TEXT` bytes of it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, or no such text.
+    """
+    with path.open("rb") as file:  # a pipe or a device has no size to ask for
+        data = file.read(MAX_TEXT + 1)
+    if len(data) > MAX_TEXT:
+        raise ValueError(f"more than {MAX_TEXT >> 20} MB")
+    return data.decode(encoding)
 
 
 def atomic_write(path: Path, write: Callable[[Path], object], *, sync: bool = True) -> None:

@@ -60,7 +60,7 @@ def main() -> int:
     """Check and report."""
     where = Path(render.__file__).resolve()
     assert not where.is_relative_to(REPOSITORY), f"{where} is the repository, not a wheel"
-    for name in ("kb_cpu", "gs_cpu", "kfn_cpu"):
+    for name in ("kb_cpu", "gs_cpu", "kfn_cpu", "disc_cpu"):
         print(f"{name}: {build.status(name)}")
         assert build.status(name).startswith("native (prebuilt, "), "not the library of the wheel"
     for found, wanted in zip(points("native"), points("torch"), strict=True):

@@ -14,7 +14,7 @@ import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
 from app.look import MODE_INFO, MODES, ModeInfo
-from app.shortcuts import tooltip
+from app.shortcuts import MODE_KEYS, tooltip
 from app.snapshot import Sweep
 from app.theme import Theme
 from app.viewing import SCALES
@@ -37,7 +37,7 @@ _SHAPES: dict[str, Shape] = {"Splats": "splat", "Ellipsoids": "ellipse", "Centre
 _SHAPE_NAMES = {shape: name for name, shape in _SHAPES.items()}
 assert set(_SHAPE_NAMES) == set(get_args(Shape))
 _PLAIN = tuple((i, info) for i, info in enumerate(MODES, 1) if info.value is None)
-_OF_GAUSSIANS = tuple((i, info) for i, info in enumerate(MODES, 1) if info.value is not None)
+_NUMBERED = {info.mode: (i, info) for i, info in enumerate(MODES, 1)}
 _WHY = (
     "K = how many points or Gaussians make up each pixel. Pull it to 1 to see why one is not "
     "enough. The bars say how good the picture of this camera is with each K."
@@ -70,9 +70,16 @@ class BuffersPanel:
         for start in (0, 4):
             with dpg.group(horizontal=True):
                 self._mode_buttons(_PLAIN[start : start + 4])
-        with dpg.group(horizontal=True, tag="gaussians_row", show=False):
-            self._mode_buttons(_OF_GAUSSIANS)
-            self._style_controls()
+        # What may be hidden has a group of its own: a tooltip without its widget would show at the
+        # one before. Opacity is in front because Gaussians and discs have it: without its first
+        # item Dear PyGui draws a horizontal group behind the end of the line above.
+        with dpg.group(horizontal=True, tag="values_row", show=False):
+            self._mode_buttons((_NUMBERED["opacity"],))
+            with dpg.group(tag="light_column"):
+                self._mode_buttons((_NUMBERED["light"],))
+            with dpg.group(horizontal=True, tag="gaussians_row"):
+                self._mode_buttons((_NUMBERED["normal"],))
+                self._style_controls()
         with dpg.group(horizontal=True, xoffset=px(48)):
             dpg.add_text("Layer")
             layer_slider("layer", desk.viewing.set_layer)
@@ -106,7 +113,7 @@ class BuffersPanel:
                 info.label,
                 f"mode_{info.mode}",
                 lambda m=info.mode: self.desk.viewing.set_mode(m),
-                shortcut=f"mode_{number}",
+                shortcut=f"mode_{number}" if number <= MODE_KEYS else "",
                 help=info.hint,
             )
 
@@ -156,7 +163,10 @@ class BuffersPanel:
         for info in MODES:
             chosen = main.source == "model" and main.mode == info.mode
             self.theme.choose(f"mode_{info.mode}", chosen)
-        dpg.configure_item("gaussians_row", show=desk.viewing.gaussians)
+        viewing = desk.viewing
+        dpg.configure_item("values_row", show=viewing.gaussians or bool(viewing.values))
+        dpg.configure_item("light_column", show="transmittance" in viewing.values)
+        dpg.configure_item("gaussians_row", show=viewing.gaussians)
         dpg.configure_item("mode_features", show=self._has_features())
         set_text("shape", _SHAPE_NAMES[look.style.shape])
         if not dpg.is_item_active("scale"):

@@ -14,8 +14,9 @@ from app.desk import Desk
 from app.shortcuts import tooltip
 from app.theme import Theme
 from app.widgets import button, hint, publish, set_text, takes_text
+from render.scenes.bounds import describe_direction
 
-UP_AXES = ("auto", "+x", "-x", "+y", "-y", "+z", "-z")
+UP_AXES = ("+x", "-x", "+y", "-y", "+z", "-z")
 MOVING = {"automatic": None, "100 %": 1.0, "50 %": 0.5, "25 %": 0.25}
 STILL = {"automatic": None, "100 %": 1.0, "200 %": 2.0, "50 %": 0.5, "25 %": 0.25}
 
@@ -74,12 +75,12 @@ class CameraPanel:
             hint("grid", tooltip("grid_toggle"))
             dpg.add_text("Up")
             dpg.add_combo(
-                UP_AXES,
-                default_value="auto",
                 tag=publish("up"),
                 width=-1,
-                callback=lambda s, v: viewing.control.set_up(v),
+                callback=lambda s, v: viewing.control.set_up(v.split()[0]),
             )
+            hint("up", "Automatic: as the photographs were held; the log has the direction.")
+            self._offer_up()
         self._slider("View angle", "fov", 10.0, 100.0, 45.0, "%.0f°", self._fov)
         self._slider(
             "Speed",
@@ -161,11 +162,18 @@ class CameraPanel:
         set_text("camera_line", text)
         if viewing.control is not self._control:  # another scene
             self._control = viewing.control
-            dpg.set_value("up", "auto")
+            self._offer_up()
         if not dpg.is_item_active("fov"):
             dpg.set_value("fov", math.degrees(viewing.control.fov_y))
         dpg.set_value("frusta", self.desk.settings.show_frusta)
         dpg.set_value("grid", self.desk.settings.show_grid)
+
+    def _offer_up(self) -> None:
+        """The choices for what is up, with what was found for this scene."""
+        found = describe_direction(self._control.scene_up)
+        found = found if found in UP_AXES else "tilted"
+        dpg.configure_item("up", items=(f"auto ({found})", *UP_AXES))
+        dpg.set_value("up", f"auto ({found})")
 
     def _frusta(self, sender: object, on: bool) -> None:
         self.desk.settings.show_frusta = on

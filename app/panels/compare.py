@@ -15,7 +15,12 @@ from app.look import MODES, Side, Source
 from app.theme import Theme
 from app.widgets import button, layer_slider, publish, set_layer_slider
 
-_SOURCES: dict[str, Source] = {"model": "model", "photo": "photo", "difference": "difference"}
+_SOURCES: dict[str, Source] = {
+    "model": "model",
+    "photo": "photo",
+    "difference": "difference",
+    "mask": "mask",
+}
 assert set(_SOURCES.values()) == set(get_args(Source))
 _MODES = {info.label: info.mode for info in MODES}
 _LABELS = {mode: label for label, mode in _MODES.items()}
@@ -26,7 +31,7 @@ class ComparePanel:
 
     def __init__(self, desk: Desk, theme: Theme) -> None:
         self.desk, self.theme = desk, theme
-        self._gaussians = False  # whether their modes are offered
+        self._modes: tuple[str, ...] = ()  # that are offered
         viewing = desk.viewing
         with dpg.group(horizontal=True):
             button(
@@ -37,6 +42,13 @@ class ComparePanel:
                 "difference",
                 lambda: viewing.toggle_source("difference"),
                 shortcut="difference_toggle",
+            )
+            button(
+                "Mask",
+                "mask",
+                lambda: viewing.toggle_source("mask"),
+                help="The photograph under its mask. Where the model's points were made from "
+                "masks that are wrong on purpose: what those add (blue) and lose (red).",
             )
             button("Wipe", "wipe", viewing.toggle_wipe, shortcut="wipe_toggle")
         theme.tint(dpg.add_text("Wipe between"), "faint")
@@ -54,7 +66,7 @@ class ComparePanel:
                     callback=self._set_source,
                 )
                 dpg.add_combo(
-                    _offered(False),
+                    self._modes,
                     tag=publish("other_mode"),
                     width=-1,
                     height_mode=dpg.mvComboHeight_Large,  # all of them without scrolling
@@ -71,14 +83,16 @@ class ComparePanel:
         other = look.other
         self.theme.choose("photo", look.main.source == "photo")
         self.theme.choose("difference", look.main.source == "difference")
+        self.theme.choose("mask", look.main.source == "mask")
         self.theme.choose("wipe", other is not None)
         dpg.configure_item("wipe_sides", show=other is not None)
         if other is None:
             return
-        gaussians = self.desk.viewing.gaussians
-        if gaussians != self._gaussians:
-            self._gaussians = gaussians
-            dpg.configure_item("other_mode", items=_offered(gaussians))
+        viewing = self.desk.viewing
+        modes = tuple(info.label for info in MODES if viewing.offers(info))
+        if modes != self._modes:
+            self._modes = modes
+            dpg.configure_item("other_mode", items=modes)
         dpg.set_value("other_source", other.source)
         dpg.set_value("other_mode", _LABELS[other.mode])
         set_layer_slider("other_k", other.k, self.desk.viewing.trained_k)
@@ -110,8 +124,3 @@ class ComparePanel:
         layer = min(viewing.look.main.layer, max(1, k - 1))
         main = Side(mode=mode, k=k, layer=layer)
         viewing.wipe_to(replace(main, layer=min(layer + 1, k)), main)
-
-
-def _offered(gaussians: bool) -> tuple[str, ...]:
-    """Names of the modes that the model has."""
-    return tuple(info.label for info in MODES if gaussians or info.value is None)

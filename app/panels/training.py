@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import dearpygui.dearpygui as dpg
 
 from app.desk import Desk
+from app.panels.timeline import Timeline
 from app.progress import count_curve
 from app.snapshot import Refinement, Snapshot, State
 from app.status import gaussians_text
@@ -64,6 +65,7 @@ class TrainingPanel:
             dpg.add_text("steps")
         dpg.add_text("", tag=publish("train_line"))
         dpg.add_progress_bar(tag="train_bar", height=px(5), width=-1)
+        self.timeline = Timeline(desk, theme)
         with dpg.tab_bar(tag="train_tabs"):
             with dpg.tab(label="PSNR, dB over seconds", tag=publish("tab_psnr")):
                 self._plot("psnr", (("psnr_train", "training"), ("psnr_test", "held out")))
@@ -128,6 +130,7 @@ class TrainingPanel:
         set_text("train_line", self._line(snapshot))
         dpg.set_value("train_bar", snapshot.progress)
         dpg.configure_item("train_bar", show=snapshot.progress > 0)
+        self.timeline.update(dpg.get_item_rect_size("psnr_plot")[0])
         dpg.configure_item("tab_count", show=snapshot.gaussians > 0 and desk.can_train)
         drawn = self._drawn
         if drawn is None or (
@@ -186,14 +189,15 @@ class TrainingPanel:
             found = nearest if abs(nearest.seconds - mouse) <= reach else None
         dpg.configure_item(f"{name}_tip", show=found is not None)
         if found is not None:
-            set_text(f"{name}_event", describe(found))
+            what = "Gaussians" if self.desk.snapshot.gaussians else "points"
+            set_text(f"{name}_event", describe(found, what))
 
 
-def describe(event: Refinement) -> str:
-    """What a refinement did."""
-    counts = f"{event.before:,} Gaussians"
+def describe(event: Refinement, what: str = "Gaussians") -> str:
+    """What a refinement did to ``what`` the model is made of."""
+    counts = f"{event.before:,} {what}"
     if event.after != event.before:
-        counts = f"{event.before:,} to {event.after:,} Gaussians"
+        counts = f"{event.before:,} to {event.after:,} {what}"
     return f"Step {event.step:,}, {clock(event.seconds)}: {event.note}\n{counts}"
 
 

@@ -12,7 +12,7 @@ import torch
 
 from render.camera import Camera, intrinsics
 from render.errors import UserError
-from render.files import atomic_text
+from render.files import atomic_text, small_text
 
 MAX_FRAMES = 100_000
 MAX_SIDE = 16_384  # pixels
@@ -42,7 +42,7 @@ def load_camera_path(path: Path) -> CameraPath:
         UserError: not such a file; names what was expected.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(small_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected a camera path as JSON, got: {error}.") from error
     try:

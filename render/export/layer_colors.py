@@ -6,6 +6,7 @@ Every function colours all K layers at once; empty slots are ``EMPTY``. Everythi
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -111,8 +112,22 @@ def normal_colors(inside: Inspection) -> Tensor:
 
 
 def opacity_colors(inside: Inspection) -> Tensor:
-    """Viridis of the opacity of the layer's Gaussian."""
+    """Viridis of the opacity of the layer's Gaussian or disc."""
     return on_empty(colorize(inside.extra["opacity"][..., 0]), inside)
+
+
+def light_colors(inside: Inspection) -> Tensor:
+    """Viridis of the share of light that the nearer layers let through to this one."""
+    return on_empty(colorize(inside.extra["transmittance"][..., 0].clamp(0, 1)), inside)
+
+
+def with_light(inside: Inspection) -> Inspection:
+    """``inside`` with "transmittance" in ``extra``: told by the method, or what the shares of the
+    nearer layers leave."""
+    if "transmittance" in inside.extra:
+        return inside
+    before = 1 - inside.weight.cumsum(-1) + inside.weight  # [H, W, K]
+    return replace(inside, extra=inside.extra | {"transmittance": before[..., None]})
 
 
 def proper(span: Span) -> Span:

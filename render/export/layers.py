@@ -22,6 +22,7 @@ from render.export.layer_colors import (
     feature_basis,
     feature_colors,
     id_colors,
+    light_colors,
     normal_colors,
     on_empty,
     opacity_colors,
@@ -30,12 +31,14 @@ from render.export.layer_colors import (
     point_colors,
     proper,
     share_colors,
+    with_light,
 )
 from render.export.legend import (
     EMPTY,
     Legend,
     count_legend,
     depth_legend,
+    light_legend,
     norm_legend,
     normal_legend,
     opacity_legend,
@@ -45,7 +48,16 @@ from render.kbuffer.types import KBuffer
 from render.methods.base import Inspection
 
 LayerMode = Literal[
-    "depth", "color", "contribution", "cumulative", "id", "count", "features", "normal", "opacity"
+    "depth",
+    "color",
+    "contribution",
+    "cumulative",
+    "id",
+    "count",
+    "features",
+    "normal",
+    "opacity",
+    "light",
 ]
 NO_FEATURES = "This method has no features."
 NOT_YET = "What is asked for is still being rendered."
@@ -94,7 +106,7 @@ class LayerPictures:
             return over(mixed, weight.sum(-1), self.background)
         if mode == "count":
             return count_colors(self.inside)
-        colors = self._colors(_cut(self.inside, layer=layer), mode, span)
+        colors = self._colors(_cut(self._of(mode), layer=layer), mode, span)
         return None if colors is None else colors[:, :, 0]
 
     def legend(self, mode: LayerMode, span: Span | None = None) -> Legend | None:
@@ -111,6 +123,8 @@ class LayerPictures:
             return normal_legend()
         if mode == "opacity":
             return opacity_legend()
+        if mode == "light":
+            return light_legend()
         return None
 
     def atlas(
@@ -126,7 +140,7 @@ class LayerPictures:
         if mode in ("color", "contribution", "cumulative"):
             images = self._means(mode, size)
         else:
-            images = self._colors(_cut(self.inside, size=size), mode, span)
+            images = self._colors(_cut(self._of(mode), size=size), mode, span)
         if images is None:
             return None
         rows = math.ceil(k / columns)
@@ -144,6 +158,10 @@ class LayerPictures:
         if self._basis is None:
             self._basis = (feature_basis(self.inside),)
         return self._basis[0]
+
+    def _of(self, mode: LayerMode) -> Inspection:
+        """The inspection with what ``mode`` shows."""
+        return with_light(self.inside) if mode == "light" else self.inside
 
     def _norms(self) -> Span:
         if self._norm_span is None:
@@ -166,6 +184,8 @@ class LayerPictures:
             return count_colors(inside)[:, :, None].expand(-1, -1, inside.kbuffer.k, -1)
         if mode == "cumulative":
             return cumulative(inside, self.background)
+        if mode == "light":
+            return light_colors(inside)
         if mode in ("normal", "opacity"):
             if mode not in inside.extra:
                 return None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from render.export.images import INFERNO, VIRIDIS, colorize
+from render.export.mask_colors import ADDED, LOST
 
 EMPTY = torch.tensor([38, 41, 50]).float() / 255  # where a layer has no point
 LARGEST_ERROR = 0.25  # mean absolute difference of a pixel at which the heat map ends
@@ -57,9 +58,14 @@ def norm_legend(span: tuple[float, float]) -> Legend:
 
 
 def opacity_legend() -> Legend:
-    """Of single Gaussians."""
+    """Of single Gaussians or discs."""
     ticks = tuple((share / 100, str(share)) for share in (0, 25, 50, 75, 100))
-    return Legend("Opacity of the Gaussian", "%", ticks, VIRIDIS)
+    return Legend("Opacity", "%", ticks, VIRIDIS)
+
+
+def light_legend() -> Legend:
+    """Of the light that reaches a layer."""
+    return replace(opacity_legend(), title="Light that reaches the layer")
 
 
 def normal_legend() -> Legend:
@@ -69,6 +75,14 @@ def normal_legend() -> Legend:
     names = ("-x", "+x", "-y", "+y", "-z", "+z")
     ticks = tuple(((i + 0.5) / 6, name) for i, name in enumerate(names))
     return Legend("Normal", "axes of the world", ticks, 0.5 + 0.5 * signs * axes)
+
+
+def mask_legend() -> Legend:
+    """What the tints of a photograph under its mask mean."""
+    names = ("object", "added", "lost", "background")
+    colors = torch.stack([torch.full((3,), 0.85), ADDED, LOST, torch.full((3,), 0.25)])
+    ticks = tuple(((i + 0.5) / len(names), name) for i, name in enumerate(names))
+    return Legend("Mask", "of the hull, against the photograph's own", ticks, colors)
 
 
 def difference_legend() -> Legend:

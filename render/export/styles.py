@@ -24,7 +24,7 @@ from render.methods.base import Inspection, Render
 from render.methods.splatting import SplattingMethod, mean_depth, over
 
 Shape = Literal["splat", "ellipse", "point"]
-LayerValue = Literal["normal", "opacity"]
+LayerValue = Literal["normal", "opacity", "transmittance"]
 
 RADIUS = 2.0  # of an ellipsoid, in standard deviations
 POINT = 1.5  # px: radius of a centre
@@ -147,11 +147,11 @@ def with_values(
     """``inside`` with what ``names`` asks for in ``extra``, [H, W, K, C]; 0 where empty.
 
     "normal" [.., 3]: the shortest axis, turned towards the camera, unit length, in the world's
-    axes. "opacity" [.., 1].
+    axes. "opacity" [.., 1]. Others are not the Gaussians' own.
     """
     table = {"normal": lambda: _normals(cloud, camera), "opacity": lambda: _opacities(cloud)}
     device = inside.kbuffer.index.device
-    extra = {name: inside.kbuffer.gather(table[name]().to(device)) for name in names}
+    extra = {n: inside.kbuffer.gather(table[n]().to(device)) for n in names if n in table}
     return replace(inside, extra=inside.extra | extra) if extra else inside
 
 

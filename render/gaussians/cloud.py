@@ -15,6 +15,8 @@ from render.kbuffer.gaussians import Projected, project
 from render.scenes.types import PointCloud
 
 SH0 = 0.28209479177387814  # value of the constant spherical harmonic
+LOW_PASS = 0.3  # px^2: what 3D Gaussian splatting adds to every covariance on the screen
+OUTSIDE = 8.0  # times larger than Gaussians of the scene itself those of its surroundings may be
 GEOMETRY = ("means", "quats", "log_scales", "logits")
 COLORS = ("sh0", "sh_rest")
 
@@ -25,6 +27,7 @@ class Cloud:
     Attributes:
         means [N, 3], quats [N, 4] (w, x, y, z), log_scales [N, 3], logits [N] (opacity),
         sh0 [N, 3] and sh_rest [N, B, 3] (colour), and features [N, F] for a network, if any.
+        low_pass: px^2, added to the covariances on the screen.
     """
 
     means: Tensor
@@ -35,7 +38,8 @@ class Cloud:
     sh_rest: Tensor
     features: Tensor
 
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, tensors: dict[str, Tensor], low_pass: float = LOW_PASS) -> None:
+        self.low_pass = low_pass
         self.replace(tensors)
 
     def __len__(self) -> int:
@@ -98,6 +102,7 @@ class Cloud:
             self.sh_rest[:, :sh_rest],
             camera,
             near=near,
+            eps2d=self.low_pass,
             antialias=antialias,
         )
 
@@ -162,12 +167,17 @@ def _rows(name: str, value: Tensor, rows: Tensor, fresh: Tensor) -> Tensor:
 
 
 def neighbour_distance(xyz: np.ndarray, radius: float) -> np.ndarray:
-    """Root mean square distance [N] to the 3 nearest other points, within (1e-4, 0.05) radii."""
+    """Root mean square distance [N] to the 3 nearest other points.
+
+    Within (1e-4, 0.05) radii; what lies far outside may be larger in proportion, up to
+    ``OUTSIDE`` times.
+    """
     k = min(4, len(xyz))
     if k < 2:
         return np.full(len(xyz), 0.01 * radius)
     distance = KDTree(xyz).query(xyz, k, workers=-1)[0][:, 1:]
-    return np.sqrt((distance**2).mean(1)).clip(1e-4 * radius, 0.05 * radius)
+    reach = (np.linalg.norm(xyz - np.median(xyz, 0), axis=1) / 2).clip(radius, OUTSIDE * radius)
+    return np.sqrt((distance**2).mean(1)).clip(1e-4 * radius, 0.05 * reach)
 
 
 def morton_order(xyz: Tensor) -> Tensor:

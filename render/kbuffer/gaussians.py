@@ -40,7 +40,7 @@ class Projected(NamedTuple):
     splats: Tensor  # [N, 6] x, y (px), conic a, b, c, opacity; differentiable
     depth: Tensor  # [N] camera z
     extent: Tensor  # [N, 2] half size in px of the region with alpha >= 1/255
-    rgb: Tensor  # [N, 3] >= 0; differentiable
+    rgb: Tensor  # [N, 3] >= 0 (but for what a network adds to it); differentiable
 
 
 class Splatted(NamedTuple):

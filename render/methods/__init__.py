@@ -17,6 +17,8 @@ _METHODS = {
     "gaussians-k": "render.methods.gaussians:GaussiansKMethod",
     "bpcr": "render.methods.npf:Bpcr",
     "frepcr": "render.methods.npf:Frepcr",
+    "point-radiance": "render.methods.point_radiance:PointRadianceMethod",
+    "point-radiance-faithful": "render.methods.point_radiance:PointRadianceFaithful",
 }
 
 

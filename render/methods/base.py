@@ -8,16 +8,21 @@ that must survive a resume goes through ``state_dict``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from render.camera import Camera
 from render.kbuffer.types import KBuffer
-from render.scenes.types import Scene
+from render.scenes.types import Scene, View
 from render.training.sampler import ViewSampler
+
+if TYPE_CHECKING:  # its file formats cost time to import
+    from render.gaussians.cloud import Cloud
+    from render.gaussians.densify import Event
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,15 @@ class MethodOptions:
     """
 
     k: int = 8
+
+
+@dataclass(frozen=True)
+class StageSpan:
+    """A stage of training for the timeline: its name, first step, and how many steps it takes."""
+
+    name: str
+    first: int
+    steps: int
 
 
 @dataclass
@@ -89,9 +103,13 @@ class Method(ABC):
     Options: ClassVar[type[MethodOptions]]
     needs_points: ClassVar[bool] = True
     small_operations: ClassVar[bool] = False  # True: torch gets one CPU thread less than cores
+    # What `inspect` adds to the layers in `extra`, [H, W, K, 1] each in [0, 1]: "opacity", what a
+    # layer takes of the light that reaches it; "transmittance", that light.
+    layer_values: ClassVar[tuple[str, ...]] = ()
 
     options: MethodOptions
     device: torch.device
+    events: Sequence[Event] = ()  # what refinements have done in this session, oldest first
 
     @abstractmethod
     def __init__(
@@ -130,6 +148,10 @@ class Method(ABC):
         """Densify, prune, anneal. May replace parameters *and* their optimiser state."""
         return None
 
+    def plan(self) -> tuple[StageSpan, ...]:
+        """The stages of training in order, for methods that have several; the last one goes on."""
+        return ()
+
     # ------------------------------------------------------------------ pictures
     @property
     def k(self) -> int:
@@ -155,6 +177,20 @@ class Method(ABC):
         Methods override it to do only once what both need.
         """
         return self.render(camera, background, k), self.inspect(camera, k)
+
+    def hull_mask(self, view: View) -> Tensor | None:
+        """The mask [H, W] uint8 of ``view`` as the model's points were made from it; None: they
+        were not, or the method has no such mask of its own."""
+        return None
+
+    @property
+    def exported(self) -> int:
+        """How many Gaussians :meth:`as_gaussians` gives."""
+        return 0
+
+    def as_gaussians(self) -> Cloud | None:
+        """The model as 3D Gaussians for other viewers, if it can be seen as such."""
+        return None
 
     # ------------------------------------------------------------------ state
     @abstractmethod

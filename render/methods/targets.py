@@ -29,9 +29,10 @@ def coarse_view(view: View, level: int, background: Tensor) -> tuple[Camera, Ten
     """Camera and photograph [H, W, 3] over ``background`` [3], halved ``level`` times.
 
     Pixels are averaged in blocks of 2^level; a rest that fills no block is cut off on the right
-    and below, from camera and photograph alike, so that they stay aligned exactly.
+    and below, from camera and photograph alike, so that they stay aligned exactly. Pixels that
+    the view's mask leaves out are NaN (see :func:`leave_out`), and so is a block with one of them.
     """
-    target = view.target(background)
+    target = marked_target(view, background)
     if level == 0:
         return view.camera, target
     s = 1 << level
@@ -41,6 +42,37 @@ def coarse_view(view: View, level: int, background: Tensor) -> tuple[Camera, Ten
     return camera, F.avg_pool2d(image, s)[0].permute(1, 2, 0)
 
 
+def marked_target(view: View, background: Tensor) -> Tensor:
+    """The photograph [H, W, 3] over ``background`` [3], NaN where the view's mask leaves it out."""
+    target, ignored = view.target(background), view.left_out()
+    return target if ignored is None else target.masked_fill(ignored[..., None], math.nan)
+
+
+def leave_out(image: Tensor, target: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Picture and photograph [H, W, 3] for losses, so that pixels with a NaN target say nothing.
+
+    There both become the picture's own value without a gradient. So their difference is zero
+    and what neighbours see through the window of SSIM is what the model shows, not the
+    photograph: no photograph value under the mask reaches any gradient. Every other pixel
+    weighs as much as without a mask.
+
+    Returns:
+        Both, and the share of pixels that count, for :func:`counted_mean`. Without a mask the
+        very tensors that came in, and 1.
+    """
+    ignored = target[..., :1].isnan()
+    if not bool(ignored.any()):
+        return image, target, 1.0
+    shown = image.detach()
+    share = 1.0 - float(ignored.float().mean())
+    return torch.where(ignored, shown, image), torch.where(ignored, shown, target), share
+
+
+def counted_mean(mean: float, share: float) -> float:
+    """A mean over all pixels, of something that is 0 under the mask, for those that count."""
+    return mean / share if share > 0 else 0.0
+
+
 def content_box(view: View) -> tuple[float, float, float, float]:
     """Rows y0..y1 and columns x0..x1 of what the mask shows, in shares of the picture.
 
@@ -48,6 +80,9 @@ def content_box(view: View) -> tuple[float, float, float, float]:
     """
     h, w = view.camera.height, view.camera.width
     hit = view.pixels()[..., 3] > 0  # [H, W]
+    ignored = view.left_out()
+    if ignored is not None:
+        hit = hit & ~ignored
     rows, columns = hit.any(1).nonzero()[:, 0], hit.any(0).nonzero()[:, 0]
     if rows.numel() == 0:
         return 0.0, 1.0, 0.0, 1.0

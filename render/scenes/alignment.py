@@ -12,6 +12,8 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from render.camera import Camera
+from render.scenes.bounds import bounds_of_cameras, bounds_of_points
 from render.scenes.types import View
 
 Verdict = Literal["aligned", "partly", "misaligned", "unknown"]
@@ -27,6 +29,7 @@ _SOME = 0.1  # ... from a cloud that is much too large: it has fewer points insi
 _MOST = 0.5  # ... and fewer in frame
 _SEEN = 0.2  # with a smaller share in frame it is another coordinate system
 _EMPTY = 0.01  # share of background below which a mask separates nothing
+_OTHER_UNITS = 20.0  # times as large or small as what the cameras look at
 _SLACK = 0.01  # masks grow by this share of the image's width before points are counted
 _SIDE = 256  # masks are thinned out to about this many pixels a side
 _GRID = 64  # cells along an image in which points count as near
@@ -85,13 +88,14 @@ def check_alignment(
             outside[index] |= ~_hits(mask, uv)
             coverage.append(_covered(mask, uv))
     count = max(1, len(points))
+    size = _relative_size(points, [view.camera for view in chosen])
     visible = float((in_frame * 2 >= max(1, len(pairs))).sum()) / count
     if not coverage:
         verdict: Verdict = "misaligned" if pairs and visible < _SEEN else "unknown"
-        return _told(None, visible, None, len(pairs), verdict)
+        return _told(None, visible, None, len(pairs), verdict, size)
     inside = float(((in_frame > 0) & ~outside).sum()) / count
     covered = sum(coverage) / len(coverage)
-    return _told(inside, visible, covered, len(pairs), _judge(inside, visible, covered))
+    return _told(inside, visible, covered, len(pairs), _judge(inside, visible, covered), size)
 
 
 def _judge(inside: float, visible: float, coverage: float) -> Verdict:
@@ -103,7 +107,12 @@ def _judge(inside: float, visible: float, coverage: float) -> Verdict:
 
 
 def _told(
-    inside: float | None, visible: float, coverage: float | None, views: int, verdict: Verdict
+    inside: float | None,
+    visible: float,
+    coverage: float | None,
+    views: int,
+    verdict: Verdict,
+    size: float,
 ) -> Alignment:
     if views == 0:
         numbers, advice = "The scene has no photographs", "whether the cloud fits cannot be told"
@@ -129,7 +138,18 @@ def _told(
             advice = "it is a part of the object, or too small; what it lacks will stay empty"
         else:
             advice = "it holds more than the object, or is slightly off; look before you train"
+    if verdict in ("partly", "misaligned") and not 1 / _OTHER_UNITS < size < _OTHER_UNITS:
+        times = f"{size:,.3g} times" if size > 1 else f"1/{1 / size:,.3g}"
+        advice += f" (it is {times} as large as what the cameras look at: perhaps other units)"
     return Alignment(inside, visible, coverage, views, verdict, f"{numbers}: {advice}.")
+
+
+def _relative_size(points: Tensor, cameras: Sequence[Camera]) -> float:
+    """Radius of the points over that of what the cameras look at; 1 where there is none."""
+    if not len(points) or not cameras:
+        return 1.0
+    radius = bounds_of_cameras(cameras).radius
+    return bounds_of_points(points).radius / radius if radius > 0 else 1.0
 
 
 def _sample(xyz: Tensor, count: int) -> Tensor:

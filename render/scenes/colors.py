@@ -18,13 +18,16 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from render.camera import Camera
+from render.scenes.formats.readers import spread
+from render.scenes.photos.imagecache import decoding_threads
+from render.scenes.photos.images import coarse, each
 from render.scenes.types import View
 
 _OPAQUE = 230  # alpha from which a pixel shows the object and not the background
 _TOLERANCE = 2.5  # point spacings that a visible point may lie behind the front
 _CHUNK = 1 << 13  # points whose colours are gathered at a time
 _ITERATIONS = 10
-_THREADS = 2
+MOST_VIEWS = 100  # that are looked into; more are thinned out evenly
 
 
 def colors_from_views(
@@ -34,21 +37,24 @@ def colors_from_views(
     *,
     occlusion: bool = True,
     check: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
     """Colours float32 [N, 3] of points [N, 3].
 
     Args:
         xyz: positions [N, 3].
-        views: the views to look into. Pass training views only.
+        views: the views to look into; of more than :data:`MOST_VIEWS` so many, evenly spaced.
+            Pass training views only.
         normals: outward normals [N, 3]; a zero normal counts as facing nobody.
         occlusion: whether points hide each other. Without it (points strewn at random) every view
             that has a point in frame counts.
         check: called between two pieces of work, in any thread; what it raises ends the work.
+        progress: told how many of how many views are decoded.
 
     Points that no view sees take the colour of the nearest point that has one, and are grey if
     there is none at all.
     """
-    count = len(xyz)
+    count, views = len(xyz), spread(views, MOST_VIEWS)
     rgb = np.full((count, 3), 0.5, np.float32)
     if count == 0 or not views:
         return torch.from_numpy(rgb)
@@ -57,11 +63,10 @@ def colors_from_views(
     seen = np.zeros(count, bool)
 
     def observe(view: View) -> _Observer:
-        check()
         return _Observer(view, points if occlusion else None, spacing)
 
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="colours") as pool:
-        observers = list(pool.map(observe, views))
+    observers = each(views, observe, check=check, progress=progress)
+    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="colours") as pool:
 
         def paint(start: int) -> None:
             check()
@@ -96,7 +101,9 @@ class _Observer:
     def __init__(self, view: View, points: np.ndarray | None, spacing: float) -> None:
         self._camera = view.camera
         self._position = view.camera.position.float().numpy()
-        self._pixels = view.pixels().numpy()
+        self._pixels = coarse(view).numpy()
+        ignored = view.left_out()
+        self._ignored = None if ignored is None else ignored.numpy()
         self._projection = _projection(view.camera)
         self._nearest: np.ndarray | None = None
         if points is not None:
@@ -108,19 +115,27 @@ class _Observer:
         inside = _in_frame(u, v, z, self._camera.width, self._camera.height)
         column = np.where(inside, u, 0).astype(np.int32)
         row = np.where(inside, v, 0).astype(np.int32)
-        pixels = self._pixels[row, column]  # [M, 4]
+        pixels = self._at(self._pixels, row, column)  # [M, 4]
         visible = inside & (pixels[:, 3] >= _OPAQUE)
+        if self._ignored is not None:
+            visible &= ~self._ignored[row, column]
         if self._nearest is not None:
-            height, width = self._nearest.shape
-            small_column = (column * (width / self._camera.width)).astype(np.int32)
-            small_row = (row * (height / self._camera.height)).astype(np.int32)
-            visible &= z <= self._nearest[small_row, small_column] + self._tolerance
+            visible &= z <= self._at(self._nearest, row, column) + self._tolerance
         weight = visible.astype(np.float32)
         if normals is not None:
             toward = self._position - points
             facing = (toward * normals).sum(1) / np.maximum(np.linalg.norm(toward, axis=1), 1e-9)
             weight *= 0.02 + facing.clip(0, 1)
         return pixels[:, :3].astype(np.float32) / 255, weight
+
+    def _at(self, small: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Values of a smaller picture [h, w, ...] at pixels [M] of the camera."""
+        height, width = small.shape[:2]
+        if (height, width) == (self._camera.height, self._camera.width):
+            return small[row, column]
+        small_column = (column * (width / self._camera.width)).astype(np.int32)
+        small_row = (row * (height / self._camera.height)).astype(np.int32)
+        return small[small_row, small_column]
 
     def _build_depth_buffer(self, points: np.ndarray, spacing: float) -> None:
         """Nearest depth in cells about two point spacings wide, widened by one cell.

@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import Literal
 
 from render.errors import UserError
-from render.scenes.pointtext import first_row
+from render.scenes.clouds.mesh import mesh_form
+from render.scenes.clouds.pcd import is_pcd
+from render.scenes.clouds.pointtext import first_row
+from render.scenes.clouds.splat import looks_like_splats
+from render.scenes.clouds.spz import is_spz
 
 Form = Literal[
-    "ply", "npy", "npz", "numbers", "json", "checkpoint", "image", "video", "other", "text",
-    "binary", "empty",
+    "ply", "npy", "npz", "numbers", "pcd", "las", "e57", "obj", "stl", "off", "glb", "gltf",
+    "splat", "spz", "json", "checkpoint", "image", "video", "other", "text", "binary", "empty",
 ]  # fmt: skip
 
 _HEAD = 1 << 16  # bytes that are looked at
@@ -31,10 +35,8 @@ _MAGIC: tuple[tuple[bytes, Form, str], ...] = (
     (b"MM\0*", "image", "a TIFF picture"),
     (b"\x76\x2f\x31\x01", "image", "an OpenEXR picture"),
     (b"\x1aE\xdf\xa3", "video", "a Matroska or WebM video"),
-    (b"LASF", "other", "a LAS or LAZ point cloud"),
-    (b"ASTM-E57", "other", "an E57 point cloud"),
-    (b"# .PCD", "other", "a PCD point cloud"),
-    (b"glTF", "other", "a glTF model"),
+    (b"LASF", "las", "a LAS or LAZ point cloud"),
+    (b"ASTM-E57", "e57", "an E57 point cloud"),
     (b"BLENDER", "other", "a Blender file"),
     (b"%PDF-", "other", "a PDF document"),
     (b"\x1f\x8b", "other", "a gzip archive"),
@@ -79,7 +81,7 @@ def file_type(path: Path) -> FileType:
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise UserError(f"{path}: cannot be read ({reason}).") from error
-    form, what = _by_content(head, path)
+    form, what = _by_content(head, path, status.st_size)
     return FileType(form, what, status.st_size, head)
 
 
@@ -98,7 +100,7 @@ def head_lines(head: bytes) -> list[str] | None:
     return lines[:-1] if len(head) == _HEAD and len(lines) > 1 else lines
 
 
-def _by_content(head: bytes, path: Path) -> tuple[Form, str]:
+def _by_content(head: bytes, path: Path, size: int) -> tuple[Form, str]:
     if not head:
         return "empty", "an empty file"
     if head[:3] == b"ply" and head[3:4] in (b"\n", b"\r", b" ", b"\t"):
@@ -112,6 +114,10 @@ def _by_content(head: bytes, path: Path) -> tuple[Form, str]:
     if head[4:8] == b"ftyp":
         still = head[8:12] in (b"heic", b"heix", b"mif1", b"avif")
         return ("image", "a HEIC picture") if still else ("video", "an MP4 or QuickTime video")
+    if is_spz(head):
+        return "spz", "an SPZ file of Gaussians"
+    if is_pcd(head):
+        return "pcd", "a PCD point cloud"
     for magic, form, what in _MAGIC:
         if head.startswith(magic):
             return form, what
@@ -119,7 +125,28 @@ def _by_content(head: bytes, path: Path) -> tuple[Form, str]:
         return "other", "a pickle, which is never opened because it could run any program"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "text", "text in UTF-16 (save it as UTF-8)"
-    return _text(head, path)
+    mesh = mesh_form(head, size)
+    if mesh is not None:
+        return mesh, f"a mesh ({mesh.upper()})"
+    found = _text(head, path)
+    if found[0] != "binary":
+        return found
+    if looks_like_splats(head, size):
+        return "splat", "a .splat file of Gaussians"
+    if _is_ksplat(head):
+        return "other", "a .ksplat file (save its Gaussians as PLY, .spz or .splat)"
+    return found
+
+
+def _is_ksplat(head: bytes) -> bool:
+    """Version 0.1, a few sections, some Gaussians and a known level of compression."""
+    if len(head) < 4096 or head[:4] != b"\0\1\0\0":
+        return False
+    sections, count, level = (
+        *struct.unpack_from("<I", head, 4),
+        *struct.unpack_from("<IH", head, 16),
+    )
+    return 0 < sections < 1 << 16 and count > 0 and level <= 2
 
 
 def _archive(head: bytes) -> tuple[Form, str]:

@@ -22,6 +22,8 @@ from scipy import ndimage
 
 from render.camera import Camera
 from render.scenes.bounds import bounds_of_cameras
+from render.scenes.photos.imagecache import decoding_threads
+from render.scenes.photos.images import each
 from render.scenes.types import Bounds, PointCloud, View
 
 BACKGROUND, FOREGROUND, OUTSIDE = 0, 1, 2
@@ -32,7 +34,6 @@ _SEEN = 0.25  # share of the views that must have a point in frame
 _LAYERS = 4  # full density reaches this many point spacings below the surface
 _MORTON_BITS = 12
 _CHUNK = 1 << 15  # voxels judged at a time: they stay in the processor's cache
-_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,11 @@ def has_silhouettes(views: Sequence[View], minimum: float = 0.01) -> bool:
     useful = 0
     for view in views:
         if view.has_alpha:
-            background = float((view.pixels()[..., 3] < 128).float().mean())
-            useful += minimum < background < 1
+            background = view.pixels()[..., 3] < 128
+            ignored = view.left_out()
+            if ignored is not None:
+                background = background & ~ignored
+            useful += minimum < float(background.float().mean()) < 1
     return 2 * useful > len(views)
 
 
@@ -64,6 +68,7 @@ def visual_hull(
     bounds: Bounds | None = None,
     target_points: int = 80_000,
     tolerance: int | None = None,
+    sphere: bool = False,
     threshold: float = 0.25,
     seed: int = 0,
     check: Callable[[], None] = lambda: None,
@@ -75,6 +80,8 @@ def visual_hull(
         bounds: where to look; by default what the cameras look at.
         target_points: how many points to return (fewer only if the hull is empty: none then).
         tolerance: views that may see background at a point of the hull; by default 2 % of them.
+        sphere: look no farther than ``bounds``: with a large tolerance, what few views have in
+            frame would count as object.
         threshold: alpha from which a pixel is foreground; low, so that thin parts survive.
         seed: of the jitter inside the voxels.
         check: called between two pieces of work, in any thread; what it raises ends the work.
@@ -84,9 +91,17 @@ def visual_hull(
     """
     if tolerance is None:
         tolerance = round(0.02 * len(views))
-    masks = [view.pixels()[..., 3].numpy() >= round(255 * threshold) for view in views]
+
+    def mask(view: View) -> np.ndarray:
+        """[H, W]: pixels that may show the object; those that say nothing may."""
+        shown = view.pixels()[..., 3].numpy() >= round(255 * threshold)
+        ignored = view.left_out()
+        return shown if ignored is None else shown | ignored.numpy()
+
+    masks = each(views, mask, check=check)
     cameras = [view.camera for view in views]
-    carved = carve(cameras, masks, bounds or bounds_of_cameras(cameras), tolerance, check)
+    bounds = bounds or bounds_of_cameras(cameras)
+    carved = carve(cameras, masks, bounds, tolerance, check, sphere=sphere)
     source = f"visual hull of {len(views)} training views"
     if len(carved.cells) == 0:
         return PointCloud(torch.zeros(0, 3), normals=torch.zeros(0, 3), source=source)
@@ -113,8 +128,11 @@ def carve(
     bounds: Bounds,
     tolerance: int,
     check: Callable[[], None] = lambda: None,
+    *,
+    sphere: bool = False,
 ) -> Carved:
-    """Carve the hull of bool masks [H, W] down to voxels about as wide as a pixel."""
+    """Carve the hull of bool masks [H, W] down to voxels about as wide as a pixel; ``tolerance``
+    and ``sphere`` as in :func:`visual_hull`."""
     half = 1.6 * bounds.radius
     origin = (bounds.center - half).numpy()
     size = 2 * half / _COARSE
@@ -123,6 +141,10 @@ def carve(
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], np.int32)
     while True:
         xyz = Carved(cells, size, origin).centers()
+        if sphere:
+            reach = bounds.radius + 0.5 * math.sqrt(3) * size
+            near = ((xyz - bounds.center.numpy()) ** 2).sum(1) <= reach**2
+            cells, xyz = cells[near], xyz[near]
         last = _pixels_per_voxel(cameras, bounds, size) <= 1.5 or 4 * len(cells) > _MAX_VOXELS
         cells = cells[_judge(xyz, cameras, masks, size, tolerance, whole=not last, check=check)]
         if last or len(cells) == 0:
@@ -232,7 +254,7 @@ def _judge(
         return kept
 
     parts = [xyz[start : start + _CHUNK] for start in range(0, len(xyz), _CHUNK)]
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="hull") as pool:
+    with ThreadPoolExecutor(decoding_threads(), thread_name_prefix="hull") as pool:
         return np.concatenate(list(pool.map(judge, parts)))
 
 

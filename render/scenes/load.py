@@ -2,48 +2,70 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from render.errors import UserError
-from render.memory import check_room, size_text
 from render.scenes.background import Background
-from render.scenes.blender import is_blender, read_blender
-from render.scenes.bounds import bounds_of_cameras, bounds_of_points, up_of_cameras
-from render.scenes.colmap_points import find_colmap_points, read_colmap_points
-from render.scenes.colors import colors_from_views
-from render.scenes.hull import has_silhouettes, visual_hull
-from render.scenes.images import decoded_bytes, preload
-from render.scenes.lookup import Found, find_scene
-from render.scenes.pointcloud import (
-    POINT_SUFFIXES,
-    is_point_cloud,
-    point_cloud_size,
-    read_point_cloud,
+from render.scenes.bounds import (
+    bounds_of_cameras,
+    bounds_of_points,
+    bounds_of_scene,
+    describe_direction,
+    up_of_cameras,
 )
-from render.scenes.readers import Photos, Reader, hold_out
-from render.scenes.types import Bounds, PointCloud, Scene, SplitName, View
+from render.scenes.clouds.cleaning import Cleaning, clean
+from render.scenes.clouds.pointcloud import is_point_cloud
+from render.scenes.formats.blender import is_blender, read_blender
+from render.scenes.formats.colmap import is_colmap, read_colmap
+from render.scenes.formats.dtu import is_dtu, read_dtu
+from render.scenes.formats.dtu_cams import is_dtu_cams, read_dtu_cams
+from render.scenes.formats.h3ds import is_h3ds, read_h3ds
+from render.scenes.formats.readers import SPLIT_NAMES, Photos, Reader, hold_out
+from render.scenes.formats.scannet import is_scannet, read_scannet
+from render.scenes.lookup import Found, find_scene
+from render.scenes.normalize import (
+    Mode,
+    choose_similarity,
+    inverse,
+    offset_of,
+    place_camera,
+    place_cloud,
+    scale_of,
+)
+from render.scenes.photos.images import decoded_bytes, odd_images, plan_memory
+from render.scenes.startpoints import Frames, Progress, StartPoints, read_cloud, within_budget
+from render.scenes.surroundings import with_surroundings
+from render.scenes.types import Scene, SplitName, View
+from render.scenes.unknown import no_scene
 
 READERS: tuple[Reader, ...] = (
     Reader(
-        "Blender / NeRF-Synthetic",
+        "NeRF-Synthetic / instant-ngp / nerfstudio",
         "a folder with transforms_train.json or transforms.json",
         is_blender,
         read_blender,
     ),
+    Reader("H3DS", "image/img_*.jpg with cameras.npz", is_h3ds, read_h3ds),
+    Reader(
+        "DTU / BlendedMVS (IDR, NeuS)",
+        "image/ with cameras_sphere.npz or cameras.npz",
+        is_dtu,
+        read_dtu,
+    ),
+    Reader("DTU (MVSNet)", "image/ with cams_1/*_cam.txt", is_dtu_cams, read_dtu_cams),
+    Reader("ScanNet", "color/, pose/ and intrinsic/", is_scannet, read_scannet),
+    Reader("COLMAP", "sparse/0 with cameras, images and points3D", is_colmap, read_colmap),
 )
 
-HULL_POINTS = 80_000
-RANDOM_POINTS = 60_000
-MANY_POINTS = 1_000_000  # of a file: the log tells their number and memory before they are read
-_CLOUD_NAMES = ("points.ply", "points3d.ply", "points3D.ply")
-_THREADS = 2
+_STAMPED = 2000  # files of a folder that are looked at for changes
+_DATA_SUFFIXES = (".json", ".ply", ".npz", ".npy", ".bin", ".txt")
 
 
 def is_scene(path: Path) -> bool:
@@ -56,6 +78,8 @@ def load_scene(
     *,
     data_roots: Sequence[Path] = (),
     downscale: float = 1.0,
+    split: str = "auto",
+    normalize: Mode = "auto",
     background: Background = Background(),  # noqa: B008 - frozen
     points: Path | None = None,
     point_budget: int | None = None,
@@ -64,6 +88,9 @@ def load_scene(
     log: Callable[[str], None] = lambda _: None,
     known: Scene | None = None,
     check: Callable[[], None] = lambda: None,
+    cleaning: Cleaning = Cleaning(),  # noqa: B008 - frozen
+    progress: Progress = lambda what, done, total: None,
+    image_memory: int | None = None,
 ) -> Scene:
     """Find and read a scene.
 
@@ -72,8 +99,12 @@ def load_scene(
         data_roots: folders to look the name up in, before $KBUFFERS_DATA, data/ and the bundled
             scenes.
         downscale: images and cameras shrink by this factor (>= 1).
+        split: "auto", "every8", "all" or a protocol that the format has (docs/scenes.md).
+        normalize: whether the scene is moved to the origin and scaled to radius 1; "auto" does so
+            where float32 needs it. ``to_file`` of the scene leads back.
         background: what stands behind transparent pixels.
-        points: a point cloud to use instead of whatever lies beside the scene.
+        points: a point cloud to use instead of whatever lies beside the scene, in the file's
+            units.
         point_budget: at most this many points; also how many the hull or chance shall give.
         seed: of everything random here.
         needs_points: whether to make points when none are given.
@@ -81,6 +112,9 @@ def load_scene(
         known: a scene that was loaded before. Where everything but the background is the same it
             is returned, else photographs that both have are not decoded again.
         check: called between two pieces of work, in any thread; what it raises ends the loading.
+        cleaning: what is done with the points, in the file's units.
+        progress: told of what how much of how much is done: "photographs", 120, 300.
+        image_memory: bytes that decoded photographs may take; None = a share of what is free.
 
     Returns:
         The scene; ``notes`` says in sentences what was found, skipped, held out and assumed. A
@@ -92,59 +126,121 @@ def load_scene(
     if not downscale >= 1:
         raise UserError(f"--downscale: expected a factor of at least 1, found {downscale:g}.")
     found = find_scene(source, data_roots, is_scene)
-    recipe = _recipe(found.path, points, downscale, point_budget, seed, needs_points)
+    recipe = _recipe(
+        found.path, points, downscale, split, normalize, point_budget, seed, needs_points, cleaning
+    )
     if known is not None and known.recipe == recipe:
         log(f"Scene {known.name}: still loaded.")
         return replace(known, background=background)
     notes = _Notes(log)
     notes.add(f'Scene "{source}": {found.path} ({found.how}).')
-    if is_point_cloud(found.path) or found.path.suffix.lower() == ".ply":
-        cloud_scene = _cloud_scene(found, background, point_budget, seed, notes)
+    is_cloud = is_point_cloud(found.path) or found.path.suffix.lower() == ".ply"
+    if is_cloud and not is_colmap(found.path):  # of which some files end in .txt
+        if split != "auto":
+            raise UserError(
+                f"--split {split}: {found.path} is a point cloud without photographs, so nothing "
+                "can be held out; leave --split out."
+            )
+        cloud_scene = _cloud_scene(
+            found, background, point_budget, seed, normalize, cleaning, notes
+        )
         return replace(cloud_scene, recipe=recipe)
-    photos = _read_photos(found.path, downscale)
-    if known is not None:
-        _keep_decoded(photos.views, known.views)
+    photos = _read_photos(found.path, downscale, split)
     check()
     for note in photos.notes:
         notes.add(note)
-    splits = _complete_splits(photos, notes)
-    used = [photos.views[i] for split in splits.values() for i in split]
+    splits = _complete_splits(photos, split, notes)
+    used = [photos.views[i] for name in splits.values() for i in name]
     notes.add(_sizes(used))
-    check_room(f"{len(used)} photographs", decoded_bytes(used), "use a larger --downscale")
+    for note in (*odd_images(used), *plan_memory(used, downscale, image_memory)):
+        notes.add(note)
+    frames = _normalised(photos, splits["train"], normalize, notes)
+    if known is not None:
+        _keep_decoded(photos.views, known.views)
     train = [photos.views[i] for i in splits["train"]]
     cameras = [view.camera for view in train]
+    up = up_of_cameras(cameras)
+    notes.add(f"Up: {describe_direction(up)}, as the cameras were held.")
     bounds = bounds_of_cameras(cameras)
+    start = StartPoints(photos, train, frames, notes.add, check, progress)
     cloud = None
     if points is not None:
-        cloud = _with_colors(_read_cloud(points, notes), train, notes, check)
-        notes.add(f"Points: {len(cloud):,} from {points}.")
+        cloud = start.named(points)
     elif needs_points:
-        cloud = _given_points(photos, train, notes, check) or _made_points(
-            train, bounds, point_budget, seed, notes, check
-        )
+        cloud = start.beside() or start.made(bounds, point_budget, seed)
     if cloud is not None:
-        cloud = _within_budget(cloud, point_budget, seed, notes)
-        bounds = bounds_of_points(cloud.xyz, cameras)
+        cloud = clean(cloud, cleaning, inverse(frames.file), seed, notes.add)
+        cloud = within_budget(cloud, point_budget, seed, notes.add)
+        bounds = bounds_of_scene(cloud.xyz, cameras)
+        if points is None:
+            cloud = with_surroundings(cloud, train, bounds, seed, notes.add, check)
     return Scene(
-        name=_scene_name(found.path),
+        name=_scene_name(photos.folder),
         views=photos.views,
         splits=splits,
         points=cloud,
         background=background,
         bounds=bounds,
-        up=up_of_cameras(cameras),
+        up=up,
+        to_file=inverse(frames.file),
+        to_reader=inverse(frames.reader),
         path=found.path,
         notes=notes.lines,
         recipe=recipe,
     )
 
 
+def _normalised(photos: Photos, train: list[int], mode: Mode, notes: _Notes) -> Frames:
+    """Move the cameras of all views where ``mode`` wants it; says so.
+
+    Raises:
+        UserError: cameras farther apart than numbers reach.
+    """
+    identity = torch.eye(4, dtype=torch.float64)
+    cameras = [photos.views[i].camera for i in train]
+    bounds = bounds_of_cameras(cameras)
+    if not (math.isfinite(bounds.radius) and bool(bounds.center.isfinite().all())):
+        raise UserError(
+            f"{photos.folder}: expected camera positions that can be computed with, found some as "
+            f"large as {max(float(c.world_to_camera.abs().max()) for c in cameras):.3g}."
+        )
+    similarity = choose_similarity(mode, bounds)
+    if similarity is not None:
+        for view in photos.views:
+            view.camera = place_camera(view.camera, similarity)
+    to_world = identity if similarity is None else similarity
+    from_file = to_world if photos.to_file is None else to_world @ inverse(photos.to_file)
+    if similarity is not None:
+        notes.add(_say_normalised(from_file))
+    return Frames(from_file, to_world)
+
+
+def _say_normalised(from_file: Tensor) -> str:
+    origin = ", ".join(f"{value:.6g}" for value in inverse(from_file)[:3, 3].tolist())
+    return (
+        f"Normalised: 1 unit is {1 / scale_of(from_file):.6g} units of the file and the origin is "
+        f"its ({origin}); exports are in the units of the file (--normalize off leaves all as is)."
+    )
+
+
 def _recipe(path: Path, points: Path | None, *rest: object) -> str:
     """What decides a scene; files that were written anew since count as others."""
-    files = sorted([*path.glob("*.json"), *path.glob("*.ply")]) if path.is_dir() else [path]
+    files = sorted(_stamped(path)) if path.is_dir() else [path]
     files += [] if points is None else [points]
-    stamps = [(str(f.resolve()), f.stat().st_mtime_ns if f.is_file() else 0) for f in files]
-    return repr((str(path.resolve()), stamps, points is None, *rest))
+    stamps = [(os.path.realpath(f), f.stat().st_mtime_ns if f.is_file() else 0) for f in files]
+    return repr((os.path.realpath(path), stamps, points is None, *rest))
+
+
+def _stamped(folder: Path, depth: int = 2) -> Iterator[Path]:
+    """Files with cameras and points in a scene folder; the photographs themselves do not count."""
+    with os.scandir(folder) as entries:
+        for number, entry in enumerate(entries):
+            if number >= _STAMPED:
+                return
+            if Path(entry.name).suffix.lower() in _DATA_SUFFIXES:
+                yield Path(entry.path)
+            elif depth and entry.is_dir(follow_symlinks=False) and "." not in entry.name:
+                yield from _stamped(Path(entry.path), depth - 1)
 
 
 def _keep_decoded(views: list[View], known: list[View]) -> None:
@@ -174,39 +270,33 @@ class _Notes:
         self._log(line)
 
 
-def _read_photos(path: Path, downscale: float) -> Photos:
-    for reader in READERS:
-        if reader.matches(path):
-            return reader.read(path, downscale)
-    layouts = "; ".join(reader.layout for reader in READERS)
-    expected = f"{layouts}; or a point cloud ({', '.join(POINT_SUFFIXES)})"
-    if path.is_dir():
-        inside = sorted(child.name for child in path.iterdir())
-        found = f"a folder with {', '.join(inside[:6])}" if inside else "an empty folder"
-    else:
-        found = f'a file of type "{path.suffix}"'
-    raise UserError(
-        f"{path}: this is no scene that can be read: expected {expected}; found {found}"
-        f"{_known_layout(path)}."
-    )
+def _read_photos(path: Path, downscale: float, split: str) -> Photos:
+    own = "auto" if split in SPLIT_NAMES else split
+    matching = [reader for reader in READERS if reader.matches(path)]
+    if matching:
+        photos = matching[0].read(path, downscale, own)
+        if len(matching) > 1:
+            others = " and ".join(reader.name for reader in matching[1:])
+            photos.notes.insert(
+                0, f"Read as {matching[0].name}; it is {others} too: name the file of the other."
+            )
+        return photos
+    raise no_scene(path, [reader.layout for reader in READERS], is_scene)
 
 
-def _known_layout(path: Path) -> str:
-    """What a folder is that other programs read and this one does not yet."""
-    if any(path.glob("sparse/**/cameras.*")) or (path / "cameras.bin").is_file():
-        return "; COLMAP models are not supported yet: convert them to a transforms.json"
-    if (path / "cameras.npz").is_file() or (path / "cameras_sphere.npz").is_file():
-        return "; DTU scenes (cameras.npz) are not supported yet: convert them to transforms.json"
-    return ""
-
-
-def _complete_splits(photos: Photos, notes: _Notes) -> dict[SplitName, list[int]]:
+def _complete_splits(photos: Photos, asked: str, notes: _Notes) -> dict[SplitName, list[int]]:
     """All three splits; without a test split every 8th training view is held out."""
     splits: dict[SplitName, list[int]] = {
         "train": list(photos.splits["train"]),
         "val": list(photos.splits.get("val", [])),
         "test": list(photos.splits.get("test", [])),
     }
+    if asked in ("every8", "all"):
+        splits = {"train": sorted(i for split in splits.values() for i in split), "val": [],
+                  "test": []}  # fmt: skip
+    if asked == "all":
+        notes.add(f"All {len(splits['train'])} views are trained on: nothing is held out.")
+        return splits
     if not splits["test"]:
         train = splits["train"]
         kept, held = hold_out(len(train))
@@ -215,13 +305,14 @@ def _complete_splits(photos: Photos, notes: _Notes) -> dict[SplitName, list[int]
         # A file may list an image twice: what is held out is not trained on.
         kept = [i for i in kept if photos.views[train[i]].path not in held_images] or kept
         splits["train"] = [train[i] for i in kept]
+        why = "No test split" if asked == "auto" else f"--split {asked}"
         if held:
             notes.add(
-                f"No test split: every 8th of the {len(train)} training views is held out as test "
+                f"{why}: every 8th of the {len(train)} training views is held out as test "
                 f"({len(kept)} train, {len(held)} test)."
             )
         else:
-            notes.add("No test split, and a single view cannot be split: nothing is held out.")
+            notes.add(f"{why}, and a single view cannot be split: nothing is held out.")
     else:
         counts = ", ".join(f"{len(views)} {name}" for name, views in splits.items())
         notes.add(f"Views: {counts}.")
@@ -238,134 +329,36 @@ def _sizes(views: list[View]) -> str:
     return f"{len(views)} views of {text}, {decoded_bytes(views) / 1e6:.1f} MB when decoded."
 
 
-def _read_cloud(path: Path, notes: _Notes) -> PointCloud:
-    """Read points; of many it says first how many there are and what memory they take.
-
-    Raises:
-        NotEnoughMemoryError: before anything is read.
-    """
-    count, needed = point_cloud_size(path)
-    if count >= MANY_POINTS:
-        notes.add(f"{path}: {count:,} points, about {size_text(needed)} while loading.")
-    check_room(f"{path}, {count:,} points", needed, "use a file with fewer points")
-    return read_point_cloud(path)
-
-
-def _given_points(
-    photos: Photos, train: list[View], notes: _Notes, check: Callable[[], None]
-) -> PointCloud | None:
-    """The first point cloud beside the scene that fits its cameras."""
-    folder = photos.folder
-    candidates = [photos.cloud] if photos.cloud else []
-    candidates += [folder / name for name in _CLOUD_NAMES]
-    candidates += sorted(folder.glob("*pointnerf.ply"))
-    colmap = find_colmap_points(folder)
-    if colmap is not None:
-        candidates.append(colmap)
-    for path in candidates:
-        if not path.is_file():
-            continue
-        cloud = read_colmap_points(path) if path == colmap else _read_cloud(path, notes)
-        share = _share_in_frame(cloud.xyz, train)
-        if share < 0.2:
-            notes.add(
-                f"{path} is not used: only {share:.0%} of its points are seen by two or more "
-                "cameras, so it is in another coordinate system."
-            )
-            continue
-        notes.add(f"Points: {len(cloud):,} from {path}.")
-        return _with_colors(cloud, train, notes, check)
-    return None
-
-
-def _made_points(
-    train: list[View],
-    bounds: Bounds,
+def _cloud_scene(
+    found: Found,
+    background: Background,
     budget: int | None,
     seed: int,
+    normalize: Mode,
+    cleaning: Cleaning,
     notes: _Notes,
-    check: Callable[[], None],
-) -> PointCloud:
-    """Points from the silhouettes, or random ones where the photographs have none."""
-    start = time.perf_counter()
-    preload(train, _THREADS, check)
-    if all(view.has_alpha for view in train) and has_silhouettes(train):
-        cloud = visual_hull(
-            train, bounds=bounds, target_points=budget or HULL_POINTS, seed=seed, check=check
-        )
-        if len(cloud):
-            rgb = colors_from_views(cloud.xyz, train, cloud.normals, check=check)
-            seconds = time.perf_counter() - start
-            notes.add(
-                f"Points: {len(cloud):,} from the {cloud.source}, coloured by the views that see "
-                f"them ({seconds:.1f} s)."
-            )
-            return replace(cloud, rgb=rgb)
-        notes.add("The visual hull is empty: masks and poses contradict each other.")
-    xyz = _random_in_sphere(bounds, budget or RANDOM_POINTS, seed)
-    rgb = colors_from_views(xyz, train, occlusion=False, check=check)
-    notes.add(
-        f"Points: {len(xyz):,} random ones in the bounds (no point cloud given and no silhouettes "
-        "to carve from); a point cloud (points.ply) would give a better start."
-    )
-    return PointCloud(xyz, rgb, source="random in the bounds", fills_volume=True)
-
-
-def _random_in_sphere(bounds: Bounds, count: int, seed: int) -> Tensor:
-    rng = np.random.default_rng(seed)
-    direction = rng.normal(size=(count, 3))
-    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    radius = bounds.radius * np.cbrt(rng.uniform(size=(count, 1)))
-    return (bounds.center + torch.from_numpy(direction * radius)).float()
-
-
-def _with_colors(
-    cloud: PointCloud, train: list[View], notes: _Notes, check: Callable[[], None]
-) -> PointCloud:
-    if cloud.rgb is not None:
-        return cloud
-    preload(train, _THREADS, check)
-    rgb = colors_from_views(cloud.xyz, train, cloud.normals, check=check)
-    notes.add(f"{cloud.source} has no colours: taken from the training views that see each point.")
-    return replace(cloud, rgb=rgb)
-
-
-def _within_budget(cloud: PointCloud, budget: int | None, seed: int, notes: _Notes) -> PointCloud:
-    if budget is None or len(cloud) <= budget:
-        return cloud
-    generator = torch.Generator().manual_seed(seed)
-    index = torch.randperm(len(cloud), generator=generator)[:budget].sort().values
-    notes.add(f"{budget:,} of the {len(cloud):,} points are used, chosen at random.")
-    return cloud.subset(index)
-
-
-def _share_in_frame(xyz: Tensor, views: list[View]) -> float:
-    """Share of the points (a sample of them) that at least two views have in frame."""
-    sample = xyz[:: max(1, len(xyz) // 2000)]
-    seen = torch.zeros(len(sample))
-    for view in views:
-        uv, z = view.camera.project(sample)
-        size = torch.tensor([view.camera.width, view.camera.height])
-        seen += (z > 0) & ((uv >= 0) & (uv < size)).all(1)
-    return float((seen >= min(2, len(views))).float().mean())
-
-
-def _cloud_scene(
-    found: Found, background: Background, budget: int | None, seed: int, notes: _Notes
 ) -> Scene:
-    cloud = _read_cloud(found.path, notes)
-    bounds = bounds_of_points(cloud.xyz)
+    cloud = read_cloud(found.path, notes.add)
+    to_world = inverse(offset_of(cloud))
+    similarity = choose_similarity(normalize, bounds_of_points(cloud.xyz))
+    if similarity is not None:
+        to_world = similarity @ to_world
+        notes.add(_say_normalised(to_world))
+    cloud = place_cloud(cloud, to_world)
     notes.add(
         f"{len(cloud):,} points without photographs, from {cloud.source}: a scene to look at."
     )
-    cloud = _within_budget(cloud, budget, seed, notes)
+    cloud = clean(cloud, cleaning, inverse(to_world), seed, notes.add)
+    cloud = within_budget(cloud, budget, seed, notes.add)
     return Scene(
         name=found.path.stem,
         views=[],
         splits={"train": [], "val": [], "test": []},
         points=cloud,
         background=background,
-        bounds=bounds,
+        bounds=bounds_of_points(cloud.xyz),
+        to_file=inverse(to_world),
+        to_reader=inverse(to_world),
         path=found.path,
         notes=notes.lines,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from render.errors import UserError
 from render.files import shipped
+from render.scenes.unknown import children, scenes_below
 
 BUNDLED = shipped("assets/scenes")
 
@@ -43,17 +45,28 @@ def find_scene(
     Raises:
         UserError: nothing there; says where it looked and names that are near.
     """
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+        there = _is_there(path)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, zero byte, no such user
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UserError(f"{str(source)[:200]}: cannot be looked at ({reason}).") from error
     plain_name = len(Path(source).parts) == 1 and not path.is_absolute()
     folders = search_folders(data_roots)
-    if path.exists() and (is_scene(path) or not plain_name):
-        return Found(path, "path")
+    if there and (not plain_name or is_scene(path)):
+        return _only_scene(path, is_scene) or Found(path, "path")
     if not path.is_absolute():
-        for folder, how in folders:
-            if is_scene(folder / path):
-                return Found(folder / path, how)
-    if path.exists():
-        return Found(path, "path")  # the caller says what is wrong with it
+        for place in (_directly, _one_below):
+            for folder, how in folders:
+                for candidate in place(folder, path):
+                    if is_scene(candidate):
+                        return Found(candidate, how)
+        inside = (_only_scene(folder / path, is_scene) for folder, _ in folders)
+        only = None if there else next(filter(None, inside), None)
+        if only is not None:
+            return only
+    if there:  # else the caller says what is wrong with it
+        return _only_scene(path, is_scene) or Found(path, "path")
     if not plain_name:
         raise UserError(f"{path}: there is no such file or folder{nearby(path)}.")
     names = scene_names(data_roots, is_scene)
@@ -73,9 +86,9 @@ def scene_names(data_roots: Sequence[Path], is_scene: Callable[[Path], bool]) ->
     """Names of all scenes in the search folders, each once."""
     names: dict[str, None] = {}
     for folder, _ in search_folders(data_roots):
-        for child in sorted(_children(folder)):
-            if is_scene(child):
-                names[child.name] = None
+        found = [child for child in children(folder) if not child.is_dir() and is_scene(child)]
+        for scene in sorted(found + scenes_below(folder, is_scene)):
+            names[scene.name] = None
     return list(names)
 
 
@@ -83,14 +96,39 @@ def nearby(path: Path) -> str:
     """The end of a sentence about a ``path`` that is not there: names that are like it."""
     if path.is_symlink():
         return f"; it is a link to {os.readlink(path)}"
-    near = difflib.get_close_matches(path.name, [c.name for c in _children(path.parent)], n=2)
+    near = difflib.get_close_matches(path.name, [c.name for c in children(path.parent)], n=2)
     if near:
         return f"; beside it there is {' and '.join(near)}"
     return "" if path.parent.is_dir() else f"; the folder {path.parent} does not exist either"
 
 
-def _children(folder: Path) -> Iterable[Path]:
+def _is_there(path: Path) -> bool:
+    """Whether there is something.
+
+    Raises:
+        OSError, ValueError: the name is too long or holds a zero byte; access is denied.
+    """
     try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return False
+        raise
+    return True
+
+
+def _directly(folder: Path, name: Path) -> list[Path]:
+    return [folder / name]
+
+
+def _one_below(folder: Path, name: Path) -> list[Path]:
+    """``name`` in every folder of a data root: ``plush`` is found in ``ROOT/colmap/plush``."""
+    return [child / name for child in children(folder) if child.is_dir()]
+
+
+def _only_scene(path: Path, is_scene: Callable[[Path], bool]) -> Found | None:
+    """The one scene in a folder that is none itself."""
+    if is_scene(path) or not path.is_dir():
+        return None
+    below = scenes_below(path, is_scene)
+    return Found(below[0], f"the only scene in {path}") if len(below) == 1 else None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.scenes.background import Background, composite
+from render.scenes.photos.imagecache import CACHE
 
 SplitName = Literal["train", "val", "test"]
 
@@ -30,6 +31,10 @@ class PointCloud:
         fills_volume: whether the points fill a volume that holds the object (hull, random)
             instead of lying on its surfaces.
         gaussians: the raw 3DGS attributes by name, each [N, C] float32, when the file is one.
+        offset: what was subtracted from the file's coordinates because float32 would have blurred
+            them (UTM): ``xyz`` + ``offset`` is what the file says. Zero for all others.
+        low_pass: px^2 that ``gaussians`` were trained to be blurred with on the screen; None: the
+            file does not say, which means the 0.3 of 3D Gaussian splatting.
     """
 
     xyz: Tensor
@@ -38,9 +43,15 @@ class PointCloud:
     source: str = ""
     fills_volume: bool = False
     gaussians: dict[str, Tensor] | None = None
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    low_pass: float | None = None
 
     def __len__(self) -> int:
         return self.xyz.shape[0]
+
+    def file_xyz(self) -> Tensor:
+        """The coordinates of the file: [N, 3] float64."""
+        return self.xyz.double() + torch.tensor(self.offset, dtype=torch.float64)
 
     def subset(self, index: Tensor) -> PointCloud:
         """The points at ``index`` (int64 [M] or bool [N])."""
@@ -60,7 +71,7 @@ class PointCloud:
 
 @dataclass
 class View:
-    """One photograph with its camera. The image is decoded on first use and kept as uint8.
+    """One photograph with its camera. The image is decoded on first use.
 
     Args:
         camera: at the resolution that ``load`` returns.
@@ -68,6 +79,8 @@ class View:
         name: short name for tables and file names.
         path: the image file, for messages; None for generated views.
         has_alpha: whether the file carries a mask; without one alpha is 255 everywhere.
+        ignored: decodes the mask of pixels that say nothing, bool [H, W], True = learn nothing
+            there and count nothing; None: every pixel counts.
     """
 
     camera: Camera
@@ -75,15 +88,43 @@ class View:
     name: str
     path: Path | None = None
     has_alpha: bool = True
-    _pixels: Tensor | None = field(default=None, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    ignored: Callable[[], Tensor] | None = None
+    _pixels: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _ignored: Tensor | None = field(default=None, init=False, repr=False, compare=False)
+    _lock: threading.Lock = field(
+        default_factory=threading.Lock, init=False, repr=False, compare=False
+    )
 
     def pixels(self) -> Tensor:
-        """uint8 [H, W, 4] straight RGBA, cached."""
+        """uint8 [H, W, 4] straight RGBA; kept as long as there is room (imagecache.py)."""
         with self._lock:
-            if self._pixels is None:
-                self._pixels = self.load()
-            return self._pixels
+            pixels = self._pixels
+            if pixels is None:
+                pixels = self._pixels = self.load()
+            self._count(pixels, self._ignored)
+            return pixels
+
+    def left_out(self) -> Tensor | None:
+        """Which pixels say nothing, bool [H, W]; None: all of them count. Kept as the pixels."""
+        if self.ignored is None:
+            return None
+        with self._lock:
+            mask = self._ignored
+            if mask is None:
+                mask = self._ignored = self.ignored()
+            self._count(self._pixels, mask)
+            return mask
+
+    def decoded(self) -> bool:
+        """Whether everything of the photograph is in memory."""
+        return self._pixels is not None and (self.ignored is None or self._ignored is not None)
+
+    def forget(self) -> None:
+        """Let go of what was decoded; it will be decoded again when it is needed."""
+        self._pixels = self._ignored = None
+
+    def _count(self, *kept: Tensor | None) -> None:
+        CACHE.keep(self, sum(tensor.nbytes for tensor in kept if tensor is not None))
 
     def rgba(self) -> tuple[Tensor, Tensor]:
         """Straight colour [H, W, 3] and alpha [H, W], float32 in [0, 1]."""
@@ -93,7 +134,7 @@ class View:
     def target(self, background: Tensor) -> Tensor:
         """The photograph [H, W, 3] over ``background`` ([3] or [H, W, 3])."""
         rgb, alpha = self.rgba()
-        return composite(rgb, alpha, background)
+        return composite(rgb, alpha, background) if self.has_alpha else rgb
 
 
 @dataclass(frozen=True)
@@ -116,7 +157,9 @@ class Scene:
         points: the point cloud to train from (given, COLMAP's, hull or random), or None.
         background: the one background policy of the scene.
         up: unit vector [3] that points up in the world.
-        to_file: [4, 4] float64, world coordinates here -> the file's own units.
+        to_file: [4, 4] float64 similarity, world coordinates here -> the file's own units.
+        to_reader: the same -> the world in which the format gives its cameras: the file's units,
+            unless the format holds a transform itself.
         notes: sentences about what was read, held out or assumed, in the order they arose.
         recipe: what it was loaded from and how; equal recipes give equal scenes, but for the
             background.
@@ -130,6 +173,7 @@ class Scene:
     bounds: Bounds
     up: Tensor = field(default_factory=lambda: torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64))
     to_file: Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
+    to_reader: Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
     path: Path | None = None
     notes: list[str] = field(default_factory=list)
     recipe: str = ""

@@ -17,6 +17,7 @@ from torch import Tensor
 SSIM_WINDOW = 11  # pixels
 SSIM_SIGMA = 1.5  # pixels
 
+Border = Literal["inside", "zeros"]
 LpipsNet = Literal["alex", "vgg"]
 # The backbones that the LPIPS heads sit on, as torchvision names them in torch hub's cache.
 _LPIPS_BACKBONES: dict[LpipsNet, str] = {
@@ -25,9 +26,17 @@ _LPIPS_BACKBONES: dict[LpipsNet, str] = {
 }
 
 
-def psnr(image: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of two images in [0, 1]; infinite when they are equal."""
-    mse = float((image - target).double().square().mean())
+def psnr(image: Tensor, target: Tensor, ignored: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio in dB of two images in [0, 1]; infinite when they are equal.
+
+    ``ignored`` [H, W] bool: pixels that are left out of the mean; NaN when that is all of them.
+    """
+    squares = (image - target).double().square()
+    if ignored is not None:
+        if bool(ignored.all()):
+            return math.nan
+        squares = squares[~ignored]
+    mse = float(squares.mean())
     return -10 * math.log10(mse) if mse > 0 else math.inf
 
 
@@ -57,11 +66,28 @@ def ssim_map(image: Tensor, target: Tensor) -> Tensor:
     return (numerator / denominator).movedim(0, -1)
 
 
-def ssim(image: Tensor, target: Tensor) -> float:
-    """Mean of :func:`ssim_map`; NaN for images smaller than its window."""
+def ssim(
+    image: Tensor, target: Tensor, ignored: Tensor | None = None, *, border: Border = "inside"
+) -> float:
+    """Mean of :func:`ssim_map`; NaN for images smaller than its window.
+
+    ``ignored`` [H, W] bool: windows with such a pixel are left out; NaN when that is all of them.
+    ``border``: windows inside the image only, as scikit-image, torchmetrics and piqa have it; or
+    also those that reach beyond it, where both images are zero: one window for every pixel.
+    """
+    if border == "zeros":
+        edge = SSIM_WINDOW // 2
+        image, target = (F.pad(v, (0, 0, edge, edge, edge, edge)) for v in (image, target))
+        ignored = None if ignored is None else F.pad(ignored, (edge, edge, edge, edge))
     if min(image.shape[:2]) < SSIM_WINDOW:
         return math.nan
-    return float(ssim_map(image, target).double().mean())
+    values = ssim_map(image, target).double()
+    if ignored is not None:
+        touched = F.max_pool2d(ignored[None].float(), SSIM_WINDOW, stride=1)[0] > 0
+        if bool(touched.all()):
+            return math.nan
+        values = values[~touched]
+    return float(values.mean())
 
 
 def _blur(stack: Tensor) -> Tensor:
@@ -76,7 +102,7 @@ def _blur(stack: Tensor) -> Tensor:
 
 
 class Lpips:
-    """LPIPS with images scaled to [-1, 1], as its authors define it (Zhang et al., CVPR 2018)."""
+    """LPIPS of Zhang et al. (CVPR 2018), with the weights of its authors."""
 
     def __init__(self, net: LpipsNet, device: torch.device) -> None:
         import warnings
@@ -89,10 +115,18 @@ class Lpips:
         self.net: LpipsNet = net
 
     @torch.no_grad()
-    def __call__(self, image: Tensor, target: Tensor) -> float:
-        """Distance of two images [H, W, 3] in [0, 1]; lower is better."""
+    def __call__(
+        self, image: Tensor, target: Tensor, scaled_to: Literal["-1..1", "0..1"] = "-1..1"
+    ) -> float:
+        """Distance of two images [H, W, 3] in [0, 1]; lower is better.
+
+        ``scaled_to`` "0..1" leaves them unscaled, which some programs do by mistake: such values
+        compare only with theirs.
+        """
         device = next(self.model.parameters()).device
-        a, b = (v.to(device).movedim(-1, 0)[None] * 2 - 1 for v in (image, target))
+        a, b = (v.to(device).movedim(-1, 0)[None] for v in (image, target))
+        if scaled_to == "-1..1":
+            a, b = a * 2 - 1, b * 2 - 1
         return float(self.model(a, b))
 
 

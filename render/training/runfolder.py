@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 import re
 import time
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from render.errors import UserError
-from render.files import atomic_text
-from render.training.checkpoint import list_checkpoints
+from render.files import atomic_text, small_text
+from render.training.checkpoint import list_checkpoints, remove_leftovers
+from render.training.runlock import RunLock, hold
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,14 @@ COLUMNS = [field.name for field in fields(MetricsRow)]
 
 
 class RunFolder:
-    """One folder of results. :meth:`create` makes a new one, :meth:`open` continues an old one."""
+    """One folder of results. :meth:`create` makes a new one, :meth:`open` continues an old one.
+
+    No other program trains in the folder while this object lives, unless it was only looked at.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: RunLock | None = None
         self.checkpoints = path / "checkpoints"
         self.images = path / "images"
         self.video = path / "video"
@@ -72,6 +78,7 @@ class RunFolder:
             run = cls(path if exact else _reserve(path))
             for folder in (run.checkpoints, run.images, run.video):
                 folder.mkdir(parents=True, exist_ok=True)
+            run._lock = hold(run.path)
             run.log_path.touch()
         except OSError as error:
             raise UserError(
@@ -81,16 +88,24 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path, *, look_only: bool = False) -> RunFolder:
         """An existing run.
 
+        Args:
+            look_only: it need not be writable, and another program may train there.
+
         Raises:
-            UserError: there is no run at ``path``, or it cannot be written.
+            UserError: there is no run at ``path``, it cannot be written, or another program
+                trains there.
         """
         run = cls(path)
         if not is_run(path):
             raise UserError(f"{path}: expected a run folder with checkpoints, found none.")
+        if look_only:
+            return run
         try:
+            run._lock = hold(path)
+            remove_leftovers(run.checkpoints)
             for folder in (run.images, run.video):
                 folder.mkdir(exist_ok=True)
             with run.log_path.open("a", encoding="utf-8"):
@@ -109,9 +124,12 @@ class RunFolder:
 
     # ------------------------------------------------------------------ writing
     def log(self, text: str) -> None:
-        """Append a line with its time of day to log.txt."""
+        """Append a line with its time of day to log.txt; a full disk must not end a run for it."""
         # File names may hold bytes that are no text in any encoding.
-        with self.log_path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        with (
+            contextlib.suppress(OSError),
+            self.log_path.open("a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def write_json(self, name: str, data: dict[str, Any]) -> Path:
@@ -122,14 +140,25 @@ class RunFolder:
         return path
 
     def append_metrics(self, row: MetricsRow) -> None:
-        """Add one line to metrics.csv, and its header when it is new."""
+        """Add one line to metrics.csv, and its header when it is new.
+
+        A line of the same step is replaced by one that has what either has.
+        """
         path = self.path / "metrics.csv"
-        new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(COLUMNS)
-            writer.writerow([_cell(getattr(row, name)) for name in COLUMNS])
+        last = self._last_row()
+        if last is not None and last.step == row.step:
+            self.truncate_metrics(row.step - 1)
+            old, new = asdict(last), asdict(row)
+            row = MetricsRow(**{n: old[n] if _cell(new[n]) == "" else new[n] for n in COLUMNS})
+        text = io.StringIO()
+        csv.writer(text).writerow([_cell(getattr(row, name)) for name in COLUMNS])
+        with path.open("ab+") as file:
+            size = file.seek(0, os.SEEK_END)
+            begin = b"" if size else (",".join(COLUMNS) + "\r\n").encode()
+            if size:
+                file.seek(size - 1)
+                begin = b"" if file.read(1) == b"\n" else b"\r\n"  # a full disk tore the last line
+            file.write(begin + text.getvalue().encode())
 
     def truncate_metrics(self, step: int) -> None:
         """Drop lines after ``step`` (they will be trained again) and a last torn line."""
@@ -152,27 +181,28 @@ class RunFolder:
             return []
         rows = []
         for line in text.splitlines()[1:]:
-            cells = line.split(",")
-            with contextlib.suppress(ValueError, TypeError):  # torn, or edited by hand
-                values = [float(cell) if cell else None for cell in cells[1:]]
-                rows.append(MetricsRow(int(cells[0]), float(cells[1]), *values[1:]))
+            with contextlib.suppress(ValueError, TypeError, IndexError):  # torn, or edited
+                rows.append(_row(line))
         return rows
 
     def trained_seconds(self) -> float | None:
         """Seconds of training in the last line of metrics.csv; None when it does not say."""
+        row = self._last_row()
+        return None if row is None else row.seconds
+
+    def _last_row(self) -> MetricsRow | None:
         try:
             with (self.path / "metrics.csv").open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-                cells = file.read().decode(errors="replace").splitlines()[-1].split(",")
-            return float(cells[COLUMNS.index("seconds")])
-        except (OSError, IndexError, ValueError):
+                return _row(file.read().decode(errors="replace").splitlines()[-1])
+        except (OSError, IndexError, ValueError, TypeError):
             return None
 
     def files(self) -> dict[str, list[str]]:
         """Names of all files, by folder relative to the run ("" for the run itself)."""
         found: dict[str, list[str]] = {}
         for path in sorted(self.path.rglob("*")):
-            if path.is_file():
+            if path.is_file() and path.name[0] != ".":
                 folder = path.parent.relative_to(self.path).as_posix()
                 found.setdefault("" if folder == "." else folder, []).append(path.name)
         return found
@@ -255,12 +285,18 @@ def read_config(run: Path) -> dict[str, Any]:
     """
     path = run / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(small_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected the run's options as JSON, got: {error}.") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(config).__name__}.")
     return config
+
+
+def _row(line: str) -> MetricsRow:
+    cells = line.split(",")
+    values = [float(cell) if cell else None for cell in cells[2:]]
+    return MetricsRow(int(cells[0]), float(cells[1]), *values)
 
 
 def _cell(value: float | int | None) -> str:

@@ -32,6 +32,10 @@ class ViewSampler:
         self.position += 1
         return index
 
+    def coming(self, count: int) -> list[int]:
+        """The next indices, at most ``count``, as far as they are drawn: to the epoch's end."""
+        return self.order[self.position : self.position + count]
+
     def state_dict(self) -> dict[str, Any]:
         """Order of the current epoch and the place in it."""
         return {"order": list(self.order), "position": self.position}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from render.methods.base import Method
+from render.scenes.photos.imagecache import Ahead
 from render.scenes.types import Scene
 from render.training.sampler import ViewSampler
 from render.training.stages import Stages, stage
@@ -52,7 +53,9 @@ class Trainer:
         self.method = method
         self.scene = scene
         self.generator = torch.Generator().manual_seed(seed)
-        self.sampler = ViewSampler(len(scene.splits["train"]), self.generator)
+        views = scene.split("train")
+        self.sampler = ViewSampler(len(views), self.generator)
+        self.ahead = Ahead(views)
         self.optimizer = self._build_optimizer()
         self.lr_scale = {group["name"]: 1.0 for group in self.optimizer.param_groups}
         self.loss_scale: dict[str, float] = {}
@@ -72,8 +75,15 @@ class Trainer:
         Raises:
             TrainingDivergedError: when that happened ``MAX_BAD_STEPS`` times in a row.
         """
-        with self.stages.step():
-            return self._step()
+        before = self.sampler.state_dict(), self.generator.get_state(), torch.get_rng_state()
+        try:
+            with self.stages.step():
+                return self._step()
+        except Exception:  # what is saved now takes this very step again
+            self.sampler.load_state_dict(before[0])
+            self.generator.set_state(before[1])
+            torch.set_rng_state(before[2])
+            raise
 
     def rates(self) -> dict[str, float]:
         """Learning rate of every parameter group at the coming step."""
@@ -92,6 +102,7 @@ class Trainer:
         rates = self.rates()
         for group in self.optimizer.param_groups:
             group["lr"] = rates[group["name"]]
+        self.ahead.want(self.sampler.coming(self.ahead.reach))
         out = self.method.train_step(step, self.sampler, self.generator)
         loss, skipped = math.nan, out.skipped
         if skipped is None:

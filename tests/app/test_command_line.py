@@ -344,4 +344,4 @@ def test_interrupt_saves_and_exits_cleanly(tmp_path: Path, number: signal.Signal
     assert "Interrupted; saved" in output and "Traceback" not in error
     path, content = load_latest(out / "checkpoints", print)
     assert content["step"] >= 200 and path.is_file()
-    assert not [p for p in out.rglob(".*")]  # no temporary files
+    assert [p.name for p in out.rglob(".*")] == [".lock"]  # no temporary files

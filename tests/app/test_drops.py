@@ -180,10 +180,10 @@ def test_bad_files_are_told_and_the_good_one_opened(
 def test_even_an_error_of_our_own_is_told(
     desk: FakeDesk, cloud: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> PointCloud:
+    def fail(path: Path, note: object) -> PointCloud:
         raise MemoryError
 
-    monkeypatch.setattr(app.drops, "read_point_cloud", fail)
+    monkeypatch.setattr(app.drops, "read_cloud", fail)
     desk.read(cloud)
     assert desk.drops.reading == 0 and len(desk.told("error")) == 1 and desk.woken == 1
 

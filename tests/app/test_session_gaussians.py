@@ -22,7 +22,7 @@ from render.camera import Camera
 from render.errors import UserError
 from render.export.styles import Style, cloud_of
 from render.gaussians.ply import from_points, is_splat_cloud, write_ply
-from render.scenes.pointcloud import read_point_cloud
+from render.scenes.clouds.pointcloud import read_point_cloud
 from tests.gaussians.case import Case
 
 pytestmark = pytest.mark.usefixtures("fake_method")

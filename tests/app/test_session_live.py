@@ -200,7 +200,7 @@ def test_closing_while_photographs_are_read(
         raise AssertionError("the check should have ended it")
 
     monkeypatch.setattr(FakeMethod, "needs_points", True)
-    monkeypatch.setattr("render.scenes.load.visual_hull", hull)
+    monkeypatch.setattr("render.scenes.startpoints.visual_hull", hull)
     session = Session(options)
     session.open()
     assert entered.wait(SECONDS)

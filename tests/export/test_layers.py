@@ -26,6 +26,7 @@ MODES: tuple[LayerMode, ...] = (
     "features",
     "normal",
     "opacity",
+    "light",
 )
 
 

@@ -146,7 +146,9 @@ def test_neighbour_distance_is_that_of_the_three_nearest() -> None:
 
 def test_sizes_of_isolated_and_of_equal_points_are_bounded() -> None:
     xyz = np.array([[0.0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [90, 0, 0]], np.float32)
-    assert neighbour_distance(xyz, 1.0).tolist() == pytest.approx([1e-4] * 4 + [0.05])
+    assert neighbour_distance(xyz, 1.0).tolist() == pytest.approx([1e-4] * 4 + [0.4])
+    near = np.array([[0.0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [0, 0, 0.1], [1.5, 0, 0]], np.float32)
+    assert neighbour_distance(near, 1.0)[4] == pytest.approx(0.05)
     assert neighbour_distance(xyz[:1], 1.0).tolist() == pytest.approx([0.01])
 
 

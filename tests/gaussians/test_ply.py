@@ -16,7 +16,7 @@ from render.errors import UserError
 from render.gaussians.cloud import Cloud
 from render.gaussians.ply import from_points, is_splat_cloud, write_ply
 from render.kbuffer.gaussians import splat
-from render.scenes.pointcloud import read_point_cloud
+from render.scenes.clouds.pointcloud import read_point_cloud
 from tests.gaussians.case import Case
 
 

@@ -14,7 +14,7 @@ import torch
 from app.theme import DARK
 from render.camera import Camera
 from render.export.camera_path import CameraPath, save_camera_path
-from render.scenes.pointcloud import write_ply
+from render.scenes.clouds.pointcloud import write_ply
 from render.scenes.types import PointCloud
 from tests.driver import State, WindowDriver
 from tests.fakes import write_scene

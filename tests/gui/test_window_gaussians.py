@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from app.look import MODES, Mode
+from app.shortcuts import MODE_KEYS
 from render.camera import quat_to_rotation
 from render.export.layers import LayerPictures
 from render.export.splats import SplatRenderer
 from render.export.styles import Style, styled, with_values
 from render.gaussians.cloud import SH0, Cloud
 from render.gaussians.ply import from_points, write_ply
+from render.methods import method_names
 from render.scenes.background import Background
+from render.scenes.clouds.pointcloud import read_point_cloud
+from render.scenes.clouds.pointcloud import write_ply as write_points
 from render.scenes.load import load_scene
-from render.scenes.pointcloud import read_point_cloud
-from render.scenes.pointcloud import write_ply as write_points
 from render.scenes.types import PointCloud
 from tests.driver import State, WindowDriver
 from tests.fakes import write_scene
@@ -224,7 +226,7 @@ def test_normals_and_opacities_of_each_layer(
         inside = with_values(truth.inspect(view), truth.cloud, view, (mode,))  # pyright: ignore
         image = LayerPictures(inside, WHITE).picture(mode, layer)  # pyright: ignore
         assert image is not None and off(window, image) < 0.004
-        title = {"normal": "Normal", "opacity": "Opacity of the Gaussian"}[mode]
+        title = {"normal": "Normal", "opacity": "Opacity"}[mode]
         assert state["picture"]["legend"] == title
         window.key("l")
     assert len(window.state()["tiles"]) == K
@@ -319,14 +321,14 @@ def test_refinements_on_the_plots_and_another_method(training: WindowDriver, fil
 
     window.click("tab_model")
     before = window.state()["folder"]
-    choose(window, "method", 2, 5)
+    choose(window, "method", 2, len(method_names()))
     window.click("restart")
     window.click("confirm_yes")
     state = window.until(
         lambda s: s["method"] == "gaussians-k" and s["folder"] != before and s["step"] > 3, 60
     )
     assert state["refinements"] == [] and state["errors"] == [] and state["gaussians"] > 0
-    for info in MODES:
+    for info in MODES[:MODE_KEYS]:
         if info.value is not None:
             window.key(str((1 + MODES.index(info)) % 10))
             painted(window, lambda p, mode=info.mode: p["main"]["mode"] == mode and p["legend"])

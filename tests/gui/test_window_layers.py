@@ -5,6 +5,7 @@ The pixels are compared with those of the window's own checkpoint, rendered here
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from app.look import MODES
+from app.shortcuts import MODE_KEYS
 from render.camera import Camera
 from render.export.layers import LayerPictures
 from render.export.styles import cloud_of, with_values
@@ -124,7 +126,9 @@ def test_bars_are_as_high_as_the_psnr_against_the_photo(window: WindowDriver) ->
     sweep = window.until(lambda state: state["sweep"])["sweep"]
     values = sweep["psnr"]
     assert sweep["photo"] and len(values) == K
-    assert values == sorted(values) and values[-1] > values[0] + 0.5, "more layers, better picture"
+    rises = [after - before for before, after in itertools.pairwise(values)]
+    # After 20 steps the last layers say little, right or wrong.
+    assert min(rises) > -0.05 and values[-1] > values[0] + 0.5, "more layers, better picture"
     bars = shot(window, "k_bars")
     heights, chosen = [], []
     for k in range(K):
@@ -133,7 +137,8 @@ def test_bars_are_as_high_as_the_psnr_against_the_photo(window: WindowDriver) ->
         heights.append(int((filled.mean(1) > 0.4).sum()))
         chosen.append(bool(near(slot, ACCENT).mean() > 0.2))
     assert chosen == [k == 3 for k in range(K)], "the bar of the present K is lit"
-    assert heights == sorted(heights) and heights[-1] > heights[0] + 15
+    steps = [after - before for before, after in itertools.pairwise(heights)]
+    assert min(steps) >= -1 and heights[-1] > heights[0] + 15
 
 
 def test_a_free_camera_is_compared_with_all_layers(window: WindowDriver) -> None:
@@ -149,7 +154,7 @@ def test_a_free_camera_is_compared_with_all_layers(window: WindowDriver) -> None
 
 
 # ---------------------------------------------------------------------- modes
-@pytest.mark.parametrize("info", MODES, ids=lambda info: info.mode)
+@pytest.mark.parametrize("info", MODES[:MODE_KEYS], ids=lambda info: info.mode)
 def test_every_mode_by_its_button(window: WindowDriver, truth: Truth, info) -> None:
     show(window, "count" if info.mode == "picture" else "picture", layer=2)
     window.click(f"mode_{info.mode}")
@@ -187,7 +192,7 @@ def _check_colors(mode: str, seen: np.ndarray, filled: np.ndarray) -> None:
 def test_every_mode_by_its_number_key(window: WindowDriver) -> None:
     show(window, "features", layer=1)
     pictures = []
-    for number, info in enumerate(MODES, 1):
+    for number, info in enumerate(MODES[:MODE_KEYS], 1):
         window.key(str(number % 10))
         painted(window, lambda picture, mode=info.mode: picture["main"]["mode"] == mode)
         pictures.append(pixels(window))

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.errors import UserError
-from render.gaussians.cloud import Cloud, morton_order
+from render.gaussians.cloud import SH0, Cloud, morton_order
 from render.gaussians.ply import from_points, write_ply
 from render.kbuffer.gaussians import splat
 from render.methods import method_class
 from render.methods.gaussians import GaussiansKOptions, GaussiansMethod, GaussiansOptions
+from render.methods.gaussians.method_k import GaussiansKMethod
+from render.methods.gaussians.readings import LayersReading
 from render.scenes.background import Background
 from render.scenes.types import PointCloud, Scene
 from render.training.trainer import Trainer
@@ -89,6 +91,27 @@ def test_view_dependence_learns_degree_by_degree() -> None:
         run(trainer, 5)
         used.append((method.cloud.sh_rest.detach().abs().sum((0, 2)) > 0).tolist())
     assert used[0] == [False] * 8 and used[1] == [True] * 3 + [False] * 5 and used[2] == [True] * 8
+
+
+def test_the_head_colours_gaussians_by_direction_and_the_layers_show_it() -> None:
+    options = GaussiansKOptions(**SHORT, reading="layers", network_from=10**6, sh_degree=0)
+    trainer = start(options)
+    method, camera = trainer.method, trainer.scene.split("test")[0].camera
+    assert isinstance(method, GaussiansKMethod) and isinstance(method.reading, LayersReading)
+
+    def colors(camera: Camera) -> Tensor:
+        found = method.inspect(camera)
+        seen = found.kbuffer.valid & (found.kbuffer.index == 0)
+        return found.color[seen]
+
+    plain = colors(camera)  # it starts as zero: what the Gaussians have
+    assert torch.equal(plain, (method.cloud.sh0[0] * SH0 + 0.5).clamp(0, 1).expand_as(plain))
+    run(trainer, 60)
+    last = method.reading.head.layers[-1]
+    assert isinstance(last, torch.nn.Linear) and last.weight.detach().abs().max() > 0
+    one, two = (method._project(view.camera) for view in trainer.scene.views[:2])
+    both = (one.extent[:, 0] > 0) & (two.extent[:, 0] > 0)
+    assert (one.rgb - two.rgb)[both].abs().max() > 1e-4  # without harmonics of their own
 
 
 def test_refinements_are_noted() -> None:
@@ -242,7 +265,7 @@ def test_a_known_set_of_gaussians_is_recovered() -> None:
 
 def test_a_trained_cloud_is_written_and_seen_the_same(tmp_path: Any) -> None:
     from render.export.splats import SplatRenderer
-    from render.scenes.pointcloud import read_point_cloud
+    from render.scenes.clouds.pointcloud import read_point_cloud
 
     trainer = start(PLAIN[0])
     run(trainer, 60)

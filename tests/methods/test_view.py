@@ -19,6 +19,7 @@ from render.methods.gaussians import (
 )
 from render.methods.kbuffer import KBufferMethod
 from render.methods.npf import Bpcr, Frepcr, NpfOptions
+from render.methods.point_radiance import PointRadianceMethod, PointRadianceOptions
 from tests.fakes import FakeMethod, FakeOptions
 from tests.methods.glass_ball import SMALL, away, glass_ball, make
 from tests.scenes.synthetic import cameras_around
@@ -56,6 +57,10 @@ def renderer(name: str) -> Method | CloudRenderer:
         return (Bpcr if name == "bpcr" else Frepcr)(NPF, scene, cpu, generator)
     if name == "gaussians":
         return GaussiansMethod(GaussiansOptions(k=4, points=300), scene, cpu, generator)
+    if name == "point-radiance":
+        discs = PointRadianceMethod(PointRadianceOptions(k=4), scene, cpu, generator)
+        discs.harmonics = True
+        return discs
     if name in ("layers", "channels"):
         reading = GaussiansKOptions(k=4, points=300, reading=name, features=4, width=8)
         other = GaussiansKMethod(reading, scene, cpu, generator)
@@ -72,7 +77,7 @@ def renderer(name: str) -> Method | CloudRenderer:
     "name",
     [
         *("cloud", "fake", "bpcr", "frepcr", "kbuffer", "kbuffer network"),
-        *("gaussians", "layers", "channels"),
+        *("gaussians", "layers", "channels", "point-radiance"),
     ],
 )
 def test_view_is_render_and_inspect(name: str, seen: bool, k: int | None) -> None:
@@ -85,7 +90,7 @@ def test_view_is_render_and_inspect(name: str, seen: bool, k: int | None) -> Non
     if name != "fake":
         assert bool(inside.kbuffer.valid.any()) is seen
     features = inside.extra.get("features")
-    if name in ("cloud", "fake", "gaussians"):
+    if name in ("cloud", "fake", "gaussians", "point-radiance"):
         assert features is None
     else:
         assert features is not None

@@ -15,8 +15,8 @@ import torch
 from render import memory
 from render.errors import UserError
 from render.kbuffer import native
+from render.scenes.clouds.pointcloud import point_cloud_size, write_ply
 from render.scenes.load import load_scene
-from render.scenes.pointcloud import point_cloud_size, write_ply
 from render.scenes.types import PointCloud
 
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def test_loading_takes_about_what_is_stated(tmp_path: Path) -> None:
     count, stated = point_cloud_size(path)
     assert count == 2_000_000
     (taken,) = measured(
-        "from render.scenes.pointcloud import read_point_cloud",
+        "from render.scenes.clouds.pointcloud import read_point_cloud",
         f"cloud = read_point_cloud({str(path)!r})",
     )
     assert stated / 2 < taken < stated * 1.3
@@ -210,7 +210,8 @@ def test_a_cloud_is_refused_before_it_is_read(
 ) -> None:
     path = cloud_file(tmp_path, 1_500_000)
     monkeypatch.setattr(memory, "free_bytes", lambda device="cpu": 50_000_000)
-    monkeypatch.setattr("render.scenes.load.read_point_cloud", lambda path: pytest.fail("was read"))
+    never = "render.scenes.startpoints.read_point_cloud"
+    monkeypatch.setattr(never, lambda path: pytest.fail("was read"))
     said: list[str] = []
     with pytest.raises(memory.NotEnoughMemoryError, match=r"1,500,000 points: not enough .* 76 MB"):
         load_scene(path, log=said.append)
@@ -228,7 +229,7 @@ def test_sizes_of_other_files(tmp_path: Path, suffix: str) -> None:
     elif suffix == "txt":
         np.savetxt(path, xyz)
     else:
-        from render.scenes.ply import write_ply_rows
+        from render.scenes.clouds.ply import write_ply_rows
 
         names = [*"xyz", *(f"f_dc_{i}" for i in range(3)), *(f"f_rest_{i}" for i in range(45))]
         write_ply_rows(path, np.zeros(5000, [(name, "f4") for name in names]), [])

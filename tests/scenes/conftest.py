@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fakes import fake_method
 from tests.scenes.synthetic import ANGLE, BlenderFolder, MakeScene, cameras_around, render_sphere
+
+__all__ = ["fake_method", "make_scene"]
 
 
 @pytest.fixture

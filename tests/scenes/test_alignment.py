@@ -140,3 +140,13 @@ def test_the_answer_repeats_and_views_are_few() -> None:
 def test_views_of_different_sizes_and_large_ones() -> None:
     views = box_views(3) + box_views(3, size=600)
     assert check_alignment(box_points(), views).verdict == "aligned"
+
+
+def test_other_units_are_named_with_their_factor() -> None:
+    views = box_views()
+    for factor, said in ((1000.0, "times as large"), (1e-3, " 1/")):
+        found = check_alignment(box_points() * factor, views)
+        assert found.verdict == ("misaligned" if factor > 1 else "partly")
+        assert said in found.sentence and "perhaps other units" in found.sentence
+    beside = check_alignment(box_points() + torch.tensor([9.0, 0, 0]), views)
+    assert beside.verdict == "misaligned" and "units" not in beside.sentence

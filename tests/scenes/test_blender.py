@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from render.errors import UserError
-from render.scenes.blender import read_blender
+from render.scenes.formats.blender import read_blender
 from render.scenes.load import load_scene
 from tests.scenes.synthetic import ANGLE, MakeScene
 
@@ -110,14 +110,6 @@ def test_pixel_intrinsics_per_file_and_frame(make_scene: MakeScene) -> None:
     assert second.focal.tolist() == [50.0, 50.0]
     # An image half as large as its entry says: intrinsics are scaled.
     assert third.focal.tolist() == [20.0, 21.0] and third.center.tolist() == [15.0, 8.5]
-
-
-def test_distortion_is_announced(make_scene: MakeScene) -> None:
-    folder = make_scene({"train": 2})
-    folder.rewrite("train", lambda d: d.update(k1=0.05, p2=0.0))
-    assert any("distortion" in note for note in read_blender(folder.path).notes)
-    folder.rewrite("train", lambda d: d.update(k1=0.0))
-    assert not read_blender(folder.path).notes
 
 
 def test_scaled_poses_are_made_rigid(make_scene: MakeScene) -> None:
@@ -353,7 +345,7 @@ def test_real_fox_skips_missing_images(shared_data: Path) -> None:
     photos = read_blender(folder / "transforms_upstream_1080x1920.json")
     assert len(photos.views) == 50
     assert any("17 of 67 frames skipped" in note for note in photos.notes)
-    assert any("distortion" in note for note in photos.notes)
+    assert any("50 photographs are undistorted (FULL_OPENCV)" in note for note in photos.notes)
     assert not photos.views[0].has_alpha
     # The images are half as large as that file says; the other file was halved by hand.
     halved = read_blender(folder / "transforms.json").views

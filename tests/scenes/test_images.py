@@ -11,7 +11,8 @@ from PIL import Image
 
 from render.camera import Camera
 from render.errors import UserError
-from render.scenes.images import decode, decoded_bytes, preload, read_header, shrink
+from render.scenes.photos.images import decode, decoded_bytes, preload, read_header
+from render.scenes.photos.resize import shrink
 from render.scenes.types import View
 
 RNG = np.random.default_rng(0)

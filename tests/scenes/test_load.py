@@ -16,8 +16,8 @@ from PIL import Image
 from render.camera import Camera
 from render.errors import UserError
 from render.scenes.bounds import bounds_of_cameras, bounds_of_points, up_of_cameras
+from render.scenes.clouds.pointcloud import write_ply
 from render.scenes.load import load_scene
-from render.scenes.pointcloud import write_ply
 from render.scenes.types import PointCloud, Scene
 from tests.scenes.synthetic import BlenderFolder, MakeScene, cameras_around
 
@@ -96,16 +96,6 @@ def test_unknown_names(make_scene: MakeScene, nowhere: Path, tmp_path: Path) -> 
         load_scene(tmp_path / "root" / "link")
 
 
-@pytest.mark.parametrize(
-    ("file", "said"), [("sparse/0/cameras.bin", "COLMAP"), ("cameras_sphere.npz", "DTU")]
-)
-def test_layouts_that_are_not_read_yet_are_named(tmp_path: Path, file: str, said: str) -> None:
-    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / file).write_bytes(b"")
-    with pytest.raises(UserError, match=f"{said}.* not supported yet"):
-        load_scene(tmp_path)
-
-
 def test_image_that_is_listed_twice_is_not_trained_on_when_held_out(
     make_scene: MakeScene,
 ) -> None:
@@ -116,6 +106,28 @@ def test_image_that_is_listed_twice_is_not_trained_on_when_held_out(
     scene = load_scene(folder.path, needs_points=False)
     held = {view.path for view in scene.split("test")}
     assert held and not held & {view.path for view in scene.split("train")}
+
+
+# ------------------------------------------------------------------ splits
+def test_splits_that_every_format_has(make_scene: MakeScene) -> None:
+    folder = make_scene({"train": 10, "test": 3}, size=4).path
+
+    def sizes(split: str) -> tuple[int, ...]:
+        scene = load_scene(folder, needs_points=False, split=split)
+        held, train = scene.split("test"), scene.split("train")
+        assert not {view.path for view in held} & {view.path for view in train}
+        return len(train), len(scene.split("val")), len(held)
+
+    assert sizes("auto") == (10, 0, 3)
+    assert sizes("every8") == (11, 0, 2)
+    assert sizes("all") == (13, 0, 0)
+    with pytest.raises(UserError, match=r"--split dtu9: expected one of auto, every8, all for"):
+        load_scene(folder, split="dtu9")
+    write_ply(folder / "cloud.ply", PointCloud(XYZ))
+    with pytest.raises(UserError, match=r"--split all: .*cloud\.ply is a point cloud without"):
+        load_scene(folder / "cloud.ply", split="all")
+    first, again = (load_scene(folder, needs_points=False, split=s) for s in ("auto", "all"))
+    assert first.recipe != again.recipe and first.fingerprint() != again.fingerprint()
 
 
 # ------------------------------------------------------------------ which points
@@ -309,7 +321,7 @@ def test_real_lego_hull(shared_data: Path) -> None:
     """The hull encloses the true object (170,000 points of its surface) and little else."""
     from scipy.spatial import KDTree
 
-    from render.scenes.pointcloud import read_point_cloud
+    from render.scenes.clouds.pointcloud import read_point_cloud
 
     scene = load_scene("lego", data_roots=[shared_data], downscale=8, point_budget=20_000)
     truth = read_point_cloud(shared_data / "pc" / "nerf" / "lego.ply").xyz[::20].numpy()
@@ -321,7 +333,7 @@ def test_real_lego_hull(shared_data: Path) -> None:
 
 @pytest.mark.shared_data
 def test_real_colmap_points(shared_data: Path) -> None:
-    from render.scenes.colmap_points import find_colmap_points, read_colmap_points
+    from render.scenes.formats.colmap_points import find_colmap_points, read_colmap_points
 
     path = find_colmap_points(shared_data / "colmap" / "plush")
     assert path is not None

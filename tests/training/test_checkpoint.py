@@ -70,7 +70,7 @@ def test_flipped_bit_is_noticed(tmp_path: Path) -> None:
 
 
 def test_newer_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    monkeypatch.setattr(checkpoint, "VERSION", checkpoint.VERSION + 1)
     path = save(tmp_path, 1)
     monkeypatch.undo()
     with pytest.raises(UserError, match="newer release"):

@@ -24,6 +24,7 @@ from render.kbuffer.gaussians import Projected, Splatted, splat
 from render.methods.base import MethodOptions, StepOutput
 from render.methods.gaussians.options import GaussiansOptions
 from render.methods.splatting import CompositePictures, SplattingMethod, over
+from render.methods.targets import counted_mean, leave_out
 from render.scenes.types import Scene
 from render.training.sampler import ViewSampler
 from render.training.stages import stage
@@ -87,12 +88,14 @@ class GaussiansMethod(CompositePictures, SplattingMethod):
         self._size = (camera.width, camera.height)
         rgb, probe = self._learnt(step, camera, background, generator)
         with stage("loss"):
+            rgb, target, share = leave_out(rgb, target)
             terms = self._terms(rgb, target)
             for name, (_, term) in self.densifier.regularisation(self.cloud).items():
                 terms[name] = term
             error = (rgb - target).detach()
             blamed = None if probe is None else probe_loss(probe, error)
-            return StepOutput(terms, mse=float(error.square().mean()), probe=blamed)
+            mse = counted_mean(float(error.square().mean()), share)
+            return StepOutput(terms, mse=mse, probe=blamed)
 
     def _learnt(
         self, step: int, camera: Camera, background: Tensor, generator: torch.Generator
@@ -136,13 +139,13 @@ class GaussiansMethod(CompositePictures, SplattingMethod):
     # ------------------------------------------------------------------ state
     def state_dict(self) -> dict[str, Any]:
         return {
-            "cloud": {name: t.detach() for name, t in self.cloud.tensors().items()},
+            **self._cloud_state(),
             "densifier": self.densifier.state_dict(),
             "degree": self.degree,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.cloud.replace({n: t.to(self.device) for n, t in state["cloud"].items()})
+        self._load_cloud(state)
         self.densifier = self._densifier()
         self.densifier.load_state_dict(state["densifier"])
         self.degree = int(state["degree"])

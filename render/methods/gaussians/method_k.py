@@ -39,7 +39,7 @@ class GaussiansKMethod(GaussiansMethod):
         generator: torch.Generator,
     ) -> None:
         assert isinstance(options, GaussiansKOptions)
-        features = options.features or {"layers": 4, "channels": 32}.get(options.reading, 0)
+        features = options.features or {"layers": 12, "channels": 32}.get(options.reading, 0)
         super().__init__(options, scene, device, generator, features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
@@ -77,6 +77,10 @@ class GaussiansKMethod(GaussiansMethod):
             everything, probe = self._composite(camera)
         assert self._projected is not None
         return self._picture(self._projected, everything, k, background), probe
+
+    def _project(self, camera: Camera) -> Projected:
+        projected = super()._project(camera)
+        return projected._replace(rgb=self.reading.colors(self.cloud, projected, camera))
 
     def _values(self, projected: Projected, camera: Camera) -> Tensor:
         return self.reading.values(self.cloud, projected, camera)

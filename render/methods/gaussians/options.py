@@ -41,6 +41,6 @@ class GaussiansKOptions(GaussiansOptions):
     reading: ReadingName = "layers"  # KFN over the K layers of a pixel, or over channels
     network_from: int = 1000  # layers: step at which the network starts to learn
     lr_network: float = 2e-3
-    features: int = 0  # learned channels of every Gaussian; 0: 4 for layers, 32 for channels
+    features: int = 0  # learned channels of every Gaussian; 0: 12 for layers, 32 for channels
     width: int = 32  # layers: channels of the U-Net
     layer_dropout: float = 0.15  # share of the steps that train with fewer than K layers

@@ -1,7 +1,8 @@
 """Two readings of "K buffers" on Gaussians: networks between the composite and the picture.
 
-``layers`` takes the word literally: KFN gates the K heaviest contributions of every pixel, and a
-small U-Net turns what they say into a correction of the composited colours. ``channels`` is what
+``layers`` takes the word literally: a view-dependent head corrects the colours of the Gaussians,
+KFN gates the K heaviest contributions of every pixel, and a small U-Net turns what they say into a
+correction of the composited picture. ``channels`` is what
 the authors' program does (../shared/methods/02, sections 4 and 5): each Gaussian has a vector in
 place of a colour, KFN gates the *channels* of the composite, and a U-Net decodes the picture.
 """
@@ -24,15 +25,20 @@ from render.nets.kfn import ChannelGate
 from render.nets.unet import GatedUNet
 
 HARMONICS = 15  # view-dependent ones that the head sees, beside the constant
-HEAD_WIDTH = 64
+LAYERS_HEAD_WIDTH, CHANNELS_HEAD_WIDTH = 32, 64
+FUSED = 4  # layers: channels of every Gaussian that the fusion sees; the head sees all
 
 
 class Reading(nn.Module, ABC):
     """What is composited, and how the picture is made from it."""
 
+    def colors(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
+        """[N, 3] of the Gaussians from this camera."""
+        return projected.rgb
+
     @abstractmethod
     def values(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
-        """[N, C] of the Gaussians, to be composited."""
+        """[N, C] of the Gaussians, to be composited; ``projected.rgb`` are :meth:`colors`."""
 
     @abstractmethod
     def decode(
@@ -46,6 +52,38 @@ class Reading(nn.Module, ABC):
         """
 
 
+class ViewHead(nn.Module):
+    """What a Gaussian's values gain when it is seen from a direction.
+
+    One small network for all Gaussians: what it learns of one place serves the others, where
+    spherical harmonics learn each for themselves. It starts as zero.
+
+    Args:
+        features: channels of every Gaussian. channels: C, of the values.
+    """
+
+    def __init__(self, features: int, channels: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(features + 1 + HARMONICS, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Linear(width, channels),
+        )
+        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.layers[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, values: Tensor, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
+        """``values`` [N, C] with what the head adds to those of visible Gaussians."""
+        seen = (projected.extent[:, 0] > 0).nonzero()[:, 0]
+        features = cloud.features[seen]
+        offset = cloud.means.detach()[seen] - camera.position.to(features)
+        direction = F.normalize(offset, dim=1)
+        basis = torch.cat([torch.ones_like(offset[:, :1]), sh_basis(direction, HARMONICS)], 1)
+        return values.index_add(0, seen, self.layers(torch.cat([features, basis], 1)))
+
+
 class LayersReading(Reading):
     """A gate over the K heaviest contributions of each pixel; starts as the plain composite.
 
@@ -55,7 +93,12 @@ class LayersReading(Reading):
 
     def __init__(self, k: int, features: int, width: int) -> None:
         super().__init__()
-        self.fusion = Fusion(k, features, width)
+        self.head = ViewHead(features, 3, LAYERS_HEAD_WIDTH)
+        self.fused = min(features, FUSED)
+        self.fusion = Fusion(k, self.fused, width)
+
+    def colors(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
+        return self.head(projected.rgb, cloud, projected, camera)
 
     def values(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
         return projected.rgb
@@ -64,8 +107,7 @@ class LayersReading(Reading):
         self, cloud: Cloud, projected: Projected, seen: Splatted, k: int, background: Tensor
     ) -> Tensor:
         height, width = seen.alpha.shape
-        features = cloud.features
-        count = features.shape[1]
+        features, count = cloud.features[:, : self.fused], self.fused
         layers = splat_layers(projected, features, width, height, k, count, kbuffer=False)
         rgb = over(seen.image, seen.alpha, background)
         return self.fusion(layers.features, rgb, seen.alpha)
@@ -84,27 +126,12 @@ class ChannelsReading(Reading):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.head = nn.Sequential(
-            nn.Linear(features + 1 + HARMONICS, HEAD_WIDTH),
-            nn.ReLU(),
-            nn.Linear(HEAD_WIDTH, HEAD_WIDTH),
-            nn.ReLU(),
-            nn.Linear(HEAD_WIDTH, features),
-        )
-        nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
+        self.head = ViewHead(features, features, CHANNELS_HEAD_WIDTH)
         self.gate = ChannelGate(features)
         self.unet = GatedUNet(features)
 
     def values(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
-        """Stored features, and what the head adds to those of visible Gaussians."""
-        seen = (projected.extent[:, 0] > 0).nonzero()[:, 0]
-        features = cloud.features[seen]
-        offset = cloud.means.detach()[seen] - camera.position.to(features)
-        direction = F.normalize(offset, dim=1)
-        basis = torch.cat([torch.ones_like(offset[:, :1]), sh_basis(direction, HARMONICS)], 1)
-        added = self.head(torch.cat([features, basis], 1))
-        return cloud.features.index_add(0, seen, added)
+        return self.head(cloud.features, cloud, projected, camera)
 
     def decode(
         self, cloud: Cloud, projected: Projected, seen: Splatted, k: int, background: Tensor

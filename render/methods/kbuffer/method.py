@@ -18,6 +18,7 @@ from render.kbuffer.gaussians import Layers, Projected, Splatted, splat, splat_l
 from render.methods.base import Inspection, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.options import KBufferOptions
 from render.methods.splatting import SplattingMethod, over, shares
+from render.methods.targets import counted_mean, leave_out
 from render.nets.fusion import Fusion
 from render.scenes.types import Scene
 from render.training.sampler import ViewSampler
@@ -78,9 +79,10 @@ class KBufferMethod(SplattingMethod):
             layers = self._layers(camera, k, self._probe)
         rgb = self._picture(layers, background)
         with stage("loss"):
+            rgb, target, share = leave_out(rgb, target)
             error = (rgb - target).detach()
             probe = probe_loss(layers.image[..., 3:5], error)
-            mse = float(error.square().mean())
+            mse = counted_mean(float(error.square().mean()), share)
             return StepOutput(self._terms(rgb, target), mse=mse, probe=probe)
 
     def after_step(
@@ -178,14 +180,14 @@ class KBufferMethod(SplattingMethod):
     # ------------------------------------------------------------------ state
     def state_dict(self) -> dict[str, Any]:
         return {
-            "cloud": {name: t.detach() for name, t in self.cloud.tensors().items()},
+            **self._cloud_state(),
             "fusion": self.fusion.state_dict() if self.fusion is not None else None,
             "network_on": self.network_on,
             "blame": self.densifier.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.cloud.replace({n: t.to(self.device) for n, t in state["cloud"].items()})
+        self._load_cloud(state)
         if self.fusion is not None:
             self.fusion.load_state_dict(state["fusion"])
         self.network_on = bool(state["network_on"])

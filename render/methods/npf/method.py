@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,8 @@ from render.methods.npf.crop import Crop, Region, draw_crop, points_box
 from render.methods.npf.network import NpfNetwork, NpfOutput, Rays
 from render.methods.npf.options import NpfOptions
 from render.methods.npf.radius import covering_radius
+from render.methods.saved import check_rows
+from render.methods.targets import counted_mean, leave_out
 from render.scenes.background import composite
 from render.scenes.types import Scene, View
 from render.training.losses import mse
@@ -141,11 +144,12 @@ class Bpcr(Method):
         self.network.train()
         rgb = self._composite(self._forward(kbuffer, rays), kbuffer, self.background)
         with stage("loss"):
+            rgb, target, share = leave_out(rgb, target)
             terms = {"mse": mse(rgb, target)}
             if self.lpips is not None:
                 a, b = (image.movedim(-1, 0)[None] for image in (rgb, target))  # [1, 3, H, W]
                 terms["lpips"] = self.lpips.model(a, b, normalize=True).mean()
-            return StepOutput(terms, mse=float(terms["mse"].detach()))
+            return StepOutput(terms, counted_mean(float(terms["mse"].detach()), share))
 
     def _draw(self, number: int, generator: torch.Generator) -> tuple[KBuffer, Rays, Tensor] | str:
         """A window of a training view, see :meth:`crop_batch`; or why there is none."""
@@ -177,6 +181,7 @@ class Bpcr(Method):
     def crop_batch(self, view: View, crop: Crop) -> tuple[KBuffer, Rays, Tensor] | None:
         """K-buffer, rays and target [H, W, 3] of a window, all through its one integer map.
 
+        Pixels that the view's mask leaves out have a NaN target, see ``targets.leave_out``.
         None when the window shows no point or nothing but background, so that the caller decides
         before any network runs.
         """
@@ -193,7 +198,13 @@ class Bpcr(Method):
         pixels = crop.pick_photo(view.pixels()).float() / 255.0  # [H, W, 4]
         alpha = pixels[..., 3] * inside
         target = composite(pixels[..., :3], alpha, self.background)
-        if not bool(kbuffer.valid.any()) or bool((target == self.background).all()):
+        says_nothing = (target == self.background).all(-1)
+        ignored = view.left_out()
+        if ignored is not None:
+            ignored = crop.pick_photo(ignored) & inside
+            target = target.masked_fill(ignored[..., None], math.nan)
+            says_nothing |= ignored
+        if not bool(kbuffer.valid.any()) or bool(says_nothing.all()):
             return None
         origin, directions, cos = camera.rays()
         rays = Rays(origin, crop.pick(directions), crop.pick(cos))
@@ -281,6 +292,8 @@ class Bpcr(Method):
             zeros = torch.zeros(3)
             self.network = self._build_network(color_skip, zeros, 1.0, zeros, zeros)
         self.network.load_state_dict(state["network"])
+        rgb = {} if state["rgb"] is None else {"rgb": state["rgb"]}
+        check_rows({"xyz": state["xyz"], **rgb}, {"xyz": self.xyz, **dict.fromkeys(rgb, self.xyz)})
         self.xyz = state["xyz"].float().cpu().contiguous()
         self.rgb = None if state["rgb"] is None else state["rgb"].float().to(self.device)
         self.radius, self.near = float(state["radius"]), float(state["near"])

@@ -1,0 +1,1 @@
+"""Point clouds: one reader a file format, cleaning, and PLY back to disk."""

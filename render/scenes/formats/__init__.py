@@ -1,0 +1,1 @@
+"""Posed photographs: one reader a file format."""

@@ -1,0 +1,1 @@
+"""Photographs: decoding, shrinking, masks, lenses, what is kept in memory and on disk."""
