@@ -39,7 +39,7 @@ class GaussiansKOptions(GaussiansOptions):
     """3D Gaussian splatting with the K-Buffers network; ``k`` is the number of layers it fuses."""
 
     reading: ReadingName = "layers"  # KFN over the K layers of a pixel, or over channels
-    network_from: int = 1000  # layers: step at which the network starts to learn
+    network_from: int = 6000  # layers: step at which the fusion starts to learn
     lr_network: float = 2e-3
     features: int = 0  # learned channels of every Gaussian; 0: 12 for layers, 32 for channels
     width: int = 32  # layers: channels of the U-Net
