@@ -101,7 +101,7 @@ class View:
             pixels = self._pixels
             if pixels is None:
                 pixels = self._pixels = self.load()
-            self._count(pixels, self._ignored)
+            CACHE.keep(self)
             return pixels
 
     def left_out(self) -> Tensor | None:
@@ -112,19 +112,21 @@ class View:
             mask = self._ignored
             if mask is None:
                 mask = self._ignored = self.ignored()
-            self._count(self._pixels, mask)
+            CACHE.keep(self)
             return mask
 
     def decoded(self) -> bool:
         """Whether everything of the photograph is in memory."""
         return self._pixels is not None and (self.ignored is None or self._ignored is not None)
 
+    def held(self) -> int:
+        """Bytes of what is decoded."""
+        kept = (self._pixels, self._ignored)
+        return sum(tensor.nbytes for tensor in kept if tensor is not None)
+
     def forget(self) -> None:
         """Let go of what was decoded; it will be decoded again when it is needed."""
         self._pixels = self._ignored = None
-
-    def _count(self, *kept: Tensor | None) -> None:
-        CACHE.keep(self, sum(tensor.nbytes for tensor in kept if tensor is not None))
 
     def rgba(self) -> tuple[Tensor, Tensor]:
         """Straight colour [H, W, 3] and alpha [H, W], float32 in [0, 1]."""

@@ -192,7 +192,7 @@ def test_points_that_went_through_applied_transform(fox: Path, scale: float) -> 
     write_ply(fox / "sparse_pc.ply", ball() / scale)  # the transform is in, the scale is not
     scene = load_scene(fox)
     assert scene.points is not None
-    torch.testing.assert_close(scene.points.xyz, ball(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scene.points.xyz[: len(ball())], ball(), atol=1e-5, rtol=0)
     before = place_points(ball(), scene.to_file)
     x, y, z = (ball().double() / scale).unbind(1)
     torch.testing.assert_close(before, torch.stack([x, -z, y], 1), atol=1e-9, rtol=0)
@@ -205,7 +205,7 @@ def test_points_of_the_world_before_are_recognised(fox: Path) -> None:
     write_ply(fox / "dense.ply", torch.stack([x, -z, y], 1))
     scene = load_scene(fox)
     assert scene.points is not None and "dense.ply" in scene.points.source
-    torch.testing.assert_close(scene.points.xyz, ball(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scene.points.xyz[: len(ball())], ball(), atol=1e-4, rtol=0)
 
 
 def test_old_nerfstudio_scenes_beside_their_colmap_model(fox: Path) -> None:
@@ -218,7 +218,7 @@ def test_old_nerfstudio_scenes_beside_their_colmap_model(fox: Path) -> None:
     (model / "points3D.txt").write_text("\n".join(lines) + "\n")
     scene = load_scene(fox)
     assert scene.points is not None
-    torch.testing.assert_close(scene.points.xyz, saved, atol=1e-5, rtol=0)
+    torch.testing.assert_close(scene.points.xyz[: len(saved)], saved, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

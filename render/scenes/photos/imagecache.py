@@ -25,7 +25,12 @@ LEAST = 64 << 20  # bytes; with less there is no budget to speak of
 
 
 class Keeper(Protocol):
-    """Something that keeps decoded pixels; ``forget`` lets go of them, from any thread."""
+    """Something that holds decoded pixels, ``held`` bytes of them.
+
+    ``forget`` lets go of them; it is called from any thread, while the cache is locked.
+    """
+
+    def held(self) -> int: ...
 
     def forget(self) -> None: ...
 
@@ -57,15 +62,18 @@ class ImageCache:
             self._make_room()
             return self.budget
 
-    def keep(self, keeper: Keeper, size: int) -> None:
-        """``keeper`` holds ``size`` bytes and was used just now. Others may have to let go."""
+    def keep(self, keeper: Keeper) -> None:
+        """``keeper`` was used just now. Others may have to let go."""
         key = id(keeper)
         with self._lock:
+            size = keeper.held()  # nothing, if it had to let go since it was looked at
             known = self._kept.get(key)
             if known is not None and known[1] == size:
                 self._kept.move_to_end(key)
                 return
             self.drop(keeper)
+            if size == 0:
+                return
             self._kept[key] = weakref.ref(keeper, lambda _: self._drop(key)), size
             self.used += size
             self._make_room()
