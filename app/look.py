@@ -5,21 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from render.export.layers import LayerMode
 from render.export.styles import LayerValue, Style
 
-Mode = Literal[
-    "picture",
-    "depth",
-    "color",
-    "contribution",
-    "cumulative",
-    "id",
-    "count",
-    "features",
-    "normal",
-    "opacity",
-    "light",
-]
+Mode = Literal["picture", LayerMode]
 Source = Literal["model", "photo", "difference", "mask"]
 
 

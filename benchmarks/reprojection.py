@@ -136,8 +136,7 @@ def in_front(view: View, xyz: Tensor) -> tuple[Tensor, Tensor]:
     """
     camera = view.camera
     uv, z = camera.project(xyz)
-    size = torch.tensor([camera.width, camera.height])
-    ids = ((z > 0) & ((uv >= 0) & (uv < size)).all(1)).nonzero()[:, 0]
+    ids = camera.in_frame(uv, z).nonzero()[:, 0]
     uv, z = uv[ids], z[ids]
     cell = max(2.0, 2.0 * (camera.width * camera.height / max(1, len(ids))) ** 0.5)
     columns = int(camera.width / cell) + 1

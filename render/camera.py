@@ -167,6 +167,15 @@ class Camera:
         q = p @ K.T
         return q[..., :2] / z[..., None], z
 
+    def in_frame(self, uv: Tensor, z: Tensor) -> Tensor:
+        """Which points lie in front of the camera and in the picture: bool [...].
+
+        Args:
+            uv: [..., 2] and z: [...], of :meth:`project`.
+        """
+        size = torch.tensor([self.width, self.height], device=uv.device)
+        return (z > 0) & ((uv >= 0) & (uv < size)).all(-1)
+
     def unproject(self, uv: Tensor, z: Tensor) -> Tensor:
         """World points [..., 3] at pixel positions [..., 2] and depths z [...]."""
         ones = torch.ones_like(uv[..., :1])

@@ -80,8 +80,7 @@ def check_alignment(
     coverage: list[float] = []
     for view, mask in pairs:
         uv, z = view.camera.project(points)
-        size = torch.tensor([view.camera.width, view.camera.height])
-        index = ((z > 0) & ((uv >= 0) & (uv < size)).all(1)).nonzero()[:, 0]
+        index = view.camera.in_frame(uv, z).nonzero()[:, 0]
         in_frame[index] += 1
         if mask is not None:
             uv = uv[index] / _step(view)

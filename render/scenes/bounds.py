@@ -139,8 +139,7 @@ def _depths(xyz: Tensor, cameras: Sequence[Camera]) -> tuple[Tensor, tuple[float
     medians, all_depths = [], []
     for camera in cameras:
         uv, z = camera.project(sample)
-        size = torch.tensor([camera.width, camera.height])
-        seen = z[(z > 0) & ((uv >= 0) & (uv < size)).all(1)]
+        seen = z[camera.in_frame(uv, z)]
         medians.append(float(seen.median()) if len(seen) else math.nan)
         all_depths.append(seen[:: max(1, len(cameras) // 50)])
     depths = torch.cat(all_depths)

@@ -244,8 +244,7 @@ def share_in_frame(xyz: Tensor, views: Sequence[View]) -> float:
     seen = torch.zeros(len(sample))
     for view in views:
         uv, z = view.camera.project(sample)
-        size = torch.tensor([view.camera.width, view.camera.height])
-        inside = (z > 0) & ((uv >= 0) & (uv < size)).all(1)
+        inside = view.camera.in_frame(uv, z)
         if bool(inside.any()):
             extent = (uv[inside].amax(0) - uv[inside].amin(0)).max()
             if len(sample) < _FEW or float(extent) > _DOT * view.camera.width:

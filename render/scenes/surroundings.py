@@ -19,6 +19,7 @@ from render.scenes.types import Bounds, PointCloud, View
 AROUND = 20_000  # points, if the photographs were empty
 VIEWS = 40  # at most, that are looked at
 COLUMNS = 16  # cells across a photograph; one with a point in it is not empty
+SAMPLE = 500_000  # points of a larger cloud that are projected into every view, about
 LEAST = 0.05  # share of empty cells from which points are added
 FARTHEST = 4.0  # times the depth of the farthest points of a view
 
@@ -41,7 +42,8 @@ def with_surroundings(
     if not views or any(view.has_alpha for view in views) or cloud.fills_volume:
         return cloud
     generator = torch.Generator().manual_seed(seed)
-    found = [_look(view, cloud.xyz) for view in views]  # (empty cells, nearest, farthest)
+    sample = cloud.xyz[:: max(1, len(cloud) // SAMPLE)]
+    found = [_look(view, sample) for view in views]  # (empty cells, nearest, farthest)
     share = sum(float(empty.float().mean()) for empty, _, _ in found) / len(found)
     if share < LEAST:
         return cloud
@@ -56,8 +58,8 @@ def with_surroundings(
     points, colors = torch.cat(xyz), torch.cat(rgb)
     keep = (points - bounds.center.float()).norm(dim=1) > bounds.radius
     for view, (_, nearest, _) in zip(views, found, strict=True):
-        inside, z = _inside(view, points)
-        keep &= ~(inside & (z < nearest))
+        uv, z = view.camera.project(points)
+        keep &= ~(view.camera.in_frame(uv, z) & (z < nearest))
     points, colors = points[keep], colors[keep]
     note(
         f"{share:.0%} of the photographs have no point of the cloud in them: {len(points):,} "
@@ -73,22 +75,16 @@ def with_surroundings(
     )
 
 
-def _inside(view: View, xyz: Tensor) -> tuple[Tensor, Tensor]:
-    """Which points [N] a view has in frame, and their depth."""
-    uv, z = view.camera.project(xyz)
-    size = torch.tensor([view.camera.width, view.camera.height])
-    return (z > 0) & ((uv >= 0) & (uv < size)).all(1), z
-
-
 def _look(view: View, xyz: Tensor) -> tuple[Tensor, float, float]:
     """Empty cells [rows, COLUMNS] bool, and the depths between which the view's points lie."""
     camera = view.camera
     rows = max(1, round(COLUMNS * camera.height / camera.width))
     empty = torch.ones(rows, COLUMNS, dtype=torch.bool)
-    inside, z = _inside(view, xyz)
+    uv, z = camera.project(xyz)
+    inside = camera.in_frame(uv, z)
     if not bool(inside.any()):
         return torch.zeros_like(empty), 0.0, 0.0  # how far away things are, nobody knows
-    uv = camera.project(xyz[inside])[0]
+    uv = uv[inside]
     column = (uv[:, 0] * (COLUMNS / camera.width)).long().clamp(max=COLUMNS - 1)
     row = (uv[:, 1] * (rows / camera.height)).long().clamp(max=rows - 1)
     empty[row, column] = False

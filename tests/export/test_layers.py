@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -16,18 +17,7 @@ from render.kbuffer import KBuffer
 from render.methods.base import Inspection
 
 BLUE = torch.tensor([0.0, 0.0, 1.0])
-MODES: tuple[LayerMode, ...] = (
-    "depth",
-    "color",
-    "contribution",
-    "cumulative",
-    "id",
-    "count",
-    "features",
-    "normal",
-    "opacity",
-    "light",
-)
+MODES: tuple[LayerMode, ...] = get_args(LayerMode)
 
 
 def at(legend: Legend, position: float) -> Tensor:

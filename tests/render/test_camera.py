@@ -302,3 +302,10 @@ def test_bad_shapes_are_refused() -> None:
         Camera(torch.eye(3), torch.eye(3), 4, 4)
     with pytest.raises(ValueError, match="image size"):
         Camera(torch.eye(4), torch.eye(3), 0, 4)
+
+
+def test_in_frame_is_in_front_and_inside_the_half_open_picture() -> None:
+    camera = Camera(torch.eye(4), torch.eye(3), 4, 3)
+    uv = torch.tensor([[0.0, 0.0], [3.9, 2.9], [4.0, 1.0], [1.0, 3.0], [-0.1, 1.0], [1.0, 1.0]])
+    z = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, -1.0])
+    assert camera.in_frame(uv, z).tolist() == [True, True, False, False, False, False]

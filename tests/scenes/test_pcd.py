@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from render.errors import UserError
 from render.scenes.clouds.pcd import lzf_decompress
 from render.scenes.clouds.pointcloud import can_sample, read_point_cloud
 from render.scenes.filetype import file_type
+from tests.scenes.broken import error_of
 
 RNG = np.random.default_rng(4)
 XYZ = RNG.normal(size=(300, 3)).astype(np.float32)
@@ -91,14 +91,6 @@ def pcd(
 
 def columns(values: np.ndarray = XYZ) -> list[tuple[str, np.ndarray]]:
     return [(name, np.ascontiguousarray(values[:, i])) for i, name in enumerate("xyz")]
-
-
-def error_of(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read_point_cloud(path)
-    text = str(caught.value)
-    assert str(path) in text and "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize("data", ["ascii", "binary", "binary_compressed"])

@@ -12,10 +12,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from render.errors import UserError
 from render.scenes.clouds.columns import SH_C0
 from render.scenes.clouds.pointcloud import read_point_cloud, write_ply
 from render.scenes.types import PointCloud
+from tests.scenes.broken import error_of
 
 RNG = np.random.default_rng(1)
 XYZ = RNG.normal(size=(7, 3)).astype(np.float32)
@@ -68,14 +68,6 @@ def rgb_columns(kind: str = "uchar", values: np.ndarray = RGB) -> list[tuple[str
 def near(actual: torch.Tensor | None, expected: np.ndarray, atol: float = 1e-6) -> None:
     assert actual is not None
     np.testing.assert_allclose(actual, expected, atol=atol)
-
-
-def error_of(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read_point_cloud(path)
-    text = str(caught.value)
-    assert str(path) in text and "\n" not in text
-    return text
 
 
 # ------------------------------------------------------------------ PLY layouts

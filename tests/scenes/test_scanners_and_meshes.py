@@ -22,6 +22,7 @@ from render.scenes.clouds.pointcloud import (
     write_ply,
 )
 from render.scenes.filetype import file_type
+from tests.scenes.broken import error_of
 
 laspy = pytest.importorskip("laspy")
 trimesh = pytest.importorskip("trimesh")
@@ -53,14 +54,6 @@ def write_e57(path: Path) -> Path:
         file.write_scan_raw(data, translation=np.array(shift))
     file.close()
     return path
-
-
-def error_of(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read_point_cloud(path)
-    text = str(caught.value)
-    assert str(path) in text and "\n" not in text
-    return text
 
 
 # ------------------------------------------------------------------ scanners

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from render.errors import UserError
 from render.gaussians.harmonics import rotate_harmonics
 from render.scenes.clouds.pointcloud import describe_point_cloud, point_cloud_size, read_point_cloud
 from render.scenes.clouds.splat import sigmoid, splat_bytes, unit_quaternions
 from render.scenes.clouds.spz import read_spz, spz_bytes
 from render.scenes.filetype import file_type
 from render.scenes.types import PointCloud
+from tests.scenes.broken import error_of
 
 Splats = dict[str, np.ndarray]
 
@@ -37,14 +37,6 @@ def splats(degree: int = 3, n: int = 500) -> Splats:
 def gaussians_of(cloud: PointCloud) -> Splats:
     assert cloud.gaussians is not None
     return {name: value.numpy() for name, value in cloud.gaussians.items()}
-
-
-def error_of(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read_point_cloud(path)
-    text = str(caught.value)
-    assert str(path) in text and "\n" not in text
-    return text
 
 
 def angle(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -135,7 +135,6 @@ class GaussiansMethod(CompositePictures, SplattingMethod):
         harmonics = HARMONICS[self.degree]
         return self.cloud.project(camera, self.near, self.options.antialias, harmonics)
 
-    # ------------------------------------------------------------------ pictures
     # ------------------------------------------------------------------ state
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -212,7 +212,8 @@ def _kind(path: Path) -> tuple[FileType, Form | None]:
 def _read_ply(path: Path, most: int | None) -> Table:
     rows = read_ply(path, most)
     columns = {str(n).lower(): rows[n] for n in rows.dtype.names or ()}
-    return Table(columns, low_pass=read_ply_header(path).number("low_pass"))
+    trained = "f_dc_0" in columns
+    return Table(columns, low_pass=read_ply_header(path).number("low_pass") if trained else None)
 
 
 def _mesh_reader(form: MeshForm) -> Callable[[Path, int | None], Table]:
