@@ -59,7 +59,7 @@ class Options:
     downscale: float = 8.0
     jitter: list[float] = field(default_factory=lambda: [0.0, 0.04, 0.08, 0.12, 0.2])
     consistency: list[float] = field(default_factory=lambda: [1.0, 0.9, 0.8])
-    epoch: int = 40  # steps; stages have 4 + 16 + 2 x 20 epochs, and pretraining 17
+    epoch: int = 40  # steps; stages have 60 epochs, and pretraining 17
     ridge: float = 0.05  # weight of the mean squared position in the first stage
     set: list[str] = field(default_factory=list)  # more method options, name=value
     seeds: list[int] = field(default_factory=lambda: [0])

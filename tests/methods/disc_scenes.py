@@ -21,7 +21,7 @@ RING, TUBE = 0.65, 0.25  # of the torus
 
 # A whole life in 60 steps.
 SMALL = PointRadianceOptions(
-    k=6, points=900, epoch=10, base_epochs=1, sh_epochs=1, refine_epochs=2, double_shrink=0.8
+    k=6, points=900, epoch=10, base_epochs=1, sh_epochs=1, refine_n=2, refine_epochs=2
 )
 
 

@@ -266,6 +266,6 @@ def test_the_scenes_own_hull_is_used_unless_another_is_asked_for() -> None:
 
 
 def test_default_count_follows_the_size() -> None:
-    assert default_count(sphere_views(1, 200)) == 60_000
-    assert default_count(sphere_views(1, 400)) == 120_000
+    assert default_count(sphere_views(1, 200)) == 40_000
+    assert default_count(sphere_views(1, 400)) == 80_000
     assert default_count(sphere_views(1, 8)) == 4_000

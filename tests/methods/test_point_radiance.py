@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -19,8 +20,8 @@ from render.methods.point_radiance import (
     PointRadianceOptions,
     refine,
 )
-from render.methods.point_radiance.stages import at, plan, rates
-from render.scenes.types import PointCloud
+from render.methods.point_radiance.stages import Stage, at, plan, rates
+from render.scenes.types import PointCloud, View
 from render.training.trainer import Trainer
 from tests.methods.disc_scenes import (
     CPU,
@@ -137,6 +138,13 @@ def test_rates_fall_by_epochs_and_begin_anew() -> None:
     assert found == [1, 1, 0.5, 0.25, 0.2, 0.2]
     assert rates(at(stages, 50), o, 7, 50)["xyz"] == o.lr_xyz
     assert at(stages, 10**6) is stages[-1]
+    later = replace(o, refine_n=2, refine_epochs=3)
+    found = [rates(at(plan(later, 7), step), later, 7, step)["sh"] for step in (90, 100, 130)]
+    assert found == [0.2 * o.lr_sh] * 3  # refinements do not wake them
+    direct = plan(replace(later, sh_epochs=0), 7)
+    assert [s.since - s.first for s in direct] == [0, 0, -30]
+    later = replace(later, refine_restart=True)
+    assert rates(at(plan(later, 7), 130), later, 7, 130)["sh"] == o.lr_sh
     by_views = plan(replace(o, epoch=0), 7)
     assert [s.steps for s in by_views[:2]] == [35, 35]
 
@@ -301,31 +309,135 @@ def test_a_voxel_keeps_the_point_nearest_to_its_mean() -> None:
     assert rows.tolist() == [1, 3]
 
 
-def test_twins_lie_beside_their_points_as_room_allows() -> None:
+def test_twins_lie_beside_their_points() -> None:
     generator = torch.Generator().manual_seed(0)
     tensors = {"xyz": torch.rand(100, 3, generator=generator), "radius": torch.arange(100.0)}
-    out, twins = refine.doubled(tensors, torch.full((100,), 1e-3), 0.5, 150, generator)
-    assert twins == 50 and len(out["xyz"]) == len(out["radius"]) == 150
-    exact = "donot_use_mm_for_euclid_dist"
-    distance, nearest = torch.cdist(out["xyz"], tensors["xyz"], compute_mode=exact).min(1)
-    assert float(distance.max()) < 0.01 and int((distance > 0).sum()) == 50
-    has_twin = torch.zeros(100, dtype=torch.bool)
-    has_twin[nearest[distance > 0]] = True
-    expected = tensors["radius"] + math.log(0.5) * has_twin
-    torch.testing.assert_close(out["radius"], expected[nearest])
-    assert refine.doubled(tensors, torch.zeros(100), 1.0, 60, generator)[1] == 0
+    rows = refine.parents(50, 100, None, generator)
+    assert len(rows) == 50 and bool((rows.diff() > 0).all())
+    jitter = torch.full((50,), 1e-3)
+    out, origin, split = refine.doubled(tensors, rows, jitter, 0.5, generator)
+    assert len(out["xyz"]) == len(out["radius"]) == 150 and int(split.sum()) == 100
+    away = (out["xyz"] - tensors["xyz"][origin]).norm(dim=1)
+    assert float(away.max()) < 0.01 and int((away > 0).sum()) == 50
+    assert origin[away > 0].sort().values.tolist() == rows.tolist()
+    assert set(origin[split].tolist()) == set(rows.tolist())
+    expected = tensors["radius"][origin] + math.log(0.5) * split
+    torch.testing.assert_close(out["radius"], expected)
+
+
+def test_those_to_blame_get_the_twins() -> None:
+    generator = torch.Generator().manual_seed(0)
+    blame = torch.tensor([0.0, 5, 1, 7, 5])
+    assert refine.parents(3, 5, blame, generator).tolist() == [1, 3, 4]
+    assert refine.parents(9, 5, blame, generator).tolist() == [0, 1, 2, 3, 4]
+    assert refine.parents(0, 5, blame, generator).tolist() == []
+
+
+def test_blame_is_the_error_shared_out(trained: Trainer) -> None:
+    """Of a pixel's error every point has the blame for its share: in all, error times alpha."""
+    method, scene = method_of(trained), trained.scene
+    views = scene.split("train")
+    expected = torch.zeros(())
+    for view in views:
+        picture = method.render(view.camera, WHITE)
+        composite = method._picture(view.camera, WHITE)
+        assert picture.alpha is not None and composite is not None
+        error = (composite.detach() - view.target(WHITE)).abs().mean(-1)
+        expected = expected + (picture.alpha * error).sum()
+    blame = method.parts(WHITE).blame
+    assert float(blame.min()) >= 0
+    torch.testing.assert_close(blame.sum(), expected, rtol=1e-4, atol=1e-3)
+
+    def nothing_counts(view: View) -> Tensor:
+        return torch.ones(view.camera.height, view.camera.width, dtype=torch.bool)
+
+    method = make(
+        scene=replace(
+            scene, views=[replace(v, ignored=partial(nothing_counts, v)) for v in scene.views]
+        )
+    )
+    assert not bool(method.parts(WHITE).blame.any())
+
+
+def test_unneeded_points_go_where_the_picture_is_wrong() -> None:
+    scene = sphere_scene()
+    method = make(scene=scene)
+    run(Trainer(method, scene, 0), 10)
+    largest, blame = method.parts(WHITE)
+    needed = largest >= largest.quantile(0.25)
+    method.options = replace(SMALL, remove_unseen=float(largest.quantile(0.25)))
+    change = method._changed(method.stages[-1], torch.Generator().manual_seed(0))
+    assert torch.equal(change.origin.unique(), needed.nonzero()[:, 0])
+    assert len(change.origin) == len(method.points)
+    split = torch.zeros_like(needed)
+    split[change.origin[change.fresh]] = True
+    assert int(split.sum()) == int((~needed).sum()) > 100
+    assert float(blame[split].min()) >= float(blame[needed & ~split].max())
+
+
+def lonely_disc_scene() -> tuple[PointRadianceMethod, Tensor]:
+    """A ball of small discs, and a large one far from all others that every view sees."""
+    cloud = PointCloud(torch.cat([shell(600), torch.tensor([[0.0, 0, 1.5]])]), source="file")
+    options = replace(SMALL, points=0, base_epochs=0, sh_epochs=1, refine_n=1)
+    method = make(options, replace(sphere_scene(), points=cloud))
+    lonely = method.points.xyz[:, 2] > 1.2
+    with torch.no_grad():
+        method.points.radius[lonely] = math.log(0.4)
+    return method, lonely
+
+
+def test_refinement_spares_what_carries_the_picture() -> None:
+    """A disc far from its neighbours is large because it has their work to do: refinements of the
+    default leave it, those of the authors take it away."""
+    method, lonely = lonely_disc_scene()
+    assert float(method.parts(WHITE).largest[lonely]) > 0.5
+    generator, stage = torch.Generator().manual_seed(0), method.stages[-1]
+    assert bool((method._changed(stage, generator).tensors["xyz"][:, 2] > 1.2).any())
+    method.options = replace(method.options, refine_outliers=True)
+    assert not bool((method._changed(stage, generator).tensors["xyz"][:, 2] > 1.2).any())
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_moments_go_along_through_a_refinement(anew: bool) -> None:
+    """Points that stay go on with Adam's moments; of the two that were one the first is zero.
+    With `refine_restart` all is forgotten."""
+    scene = sphere_scene()
+    method = make(replace(SMALL, refine_restart=anew), scene)
+    trainer = Trainer(method, scene, 0)
+    run(trainer, 19)
+    changes: list[refine.Change] = []
+    changed = method._changed
+
+    def noted(stage: Stage, generator: torch.Generator) -> refine.Change:
+        state = trainer.optimizer.state[method.points.xyz]
+        before.update({name: value.clone() for name, value in state.items()})
+        changes.append(changed(stage, generator))
+        return changes[-1]
+
+    before: dict[str, Tensor] = {}
+    method._changed = noted
+    run(trainer, 1)
+    state = trainer.optimizer.state.get(method.points.xyz, {})
+    if anew:
+        assert not state
+        return
+    origin, fresh = changes[0].origin, changes[0].fresh
+    assert torch.equal(state["exp_avg_sq"], before["exp_avg_sq"][origin])
+    assert torch.equal(state["exp_avg"], before["exp_avg"][origin] * ~fresh[:, None])
+    assert bool(fresh.any()) and bool((~fresh).any()) and float(state["step"]) == 10
+    assert trainer.intact()
 
 
 def test_unseen_points_go(trained: Trainer) -> None:
     """Points inside a ball that its surface hides have no share of any pixel."""
-    shares = method_of(trained).largest_shares()
+    shares = method_of(trained).parts(WHITE).largest
     assert float(shares.min()) >= 0 and float(shares.max()) <= 1.0001
     scene = trained.scene
     inner = 0.1 * torch.rand(40, 3, generator=torch.Generator().manual_seed(0))
     cloud = PointCloud(torch.cat([shell(4000), inner]), source="file")
     method = make(replace(SMALL, k=12, radius=0.12, points=0), replace(scene, points=cloud))
     hidden = method.points.xyz.norm(dim=1) < 0.3
-    seen = method.largest_shares()
+    seen = method.parts(WHITE).largest
     assert float(seen[hidden].max()) < 0.01 < float(seen[~hidden].median())
 
 

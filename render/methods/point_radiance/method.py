@@ -27,7 +27,7 @@ from render.methods.point_radiance.options import FaithfulOptions, PointRadiance
 from render.methods.point_radiance.pictures import DiscPictures
 from render.methods.point_radiance.points import Points
 from render.methods.point_radiance.stages import Stage, at, plan, rates
-from render.methods.point_radiance.start import starting_points
+from render.methods.point_radiance.start import point_spacing, starting_points
 from render.methods.saved import check_rows
 from render.methods.targets import (
     content_box,
@@ -36,7 +36,6 @@ from render.methods.targets import (
     marked_target,
     training_window,
 )
-from render.scenes.spacing import neighbour_distances
 from render.scenes.types import PointCloud, Scene, View
 from render.training.losses import mse
 from render.training.sampler import ViewSampler
@@ -95,7 +94,8 @@ class PointRadianceMethod(DiscPictures):
         pixels = min(pixels, self.options.max_pixels)
         kernel = self.device.type == "cpu" and native.load() is not None
         slot = BYTES_PER_SLOT if kernel else BYTES_PER_SLOT_TWIN
-        most = min(self.limit, count << self.options.refine_n)
+        growth = (1 + self.options.refine_share) ** self.options.refine_n
+        most = math.ceil(min(self.limit, count * growth))
         needed = slot * pixels * self.options.k + BYTES_PER_POINT * most
         check_room(f"{name}, training up to {most:,} points", needed, REMEDY, self.device)
 
@@ -190,38 +190,52 @@ class PointRadianceMethod(DiscPictures):
             return
         self.begun = number
         stage, before = self.stages[number], len(self.points)
-        changed, note = None, "Adam begins anew"
-        if stage.begin != "nothing":
-            changed, note = self._changed(stage, generator)
-        self.points.restart(optimizer, changed)
-        event = Event(step, before, len(self.points), f"{stage.name}: {note}", changed is not None)
-        self.events.append(event)
+        change = None if stage.begin == "nothing" else self._changed(stage, generator)
+        if change is None:
+            self.points.become(optimizer)
+        elif stage.since == stage.first:
+            self.points.become(optimizer, change.tensors)
+        else:
+            self.points.become(optimizer, change.tensors, change.origin, change.fresh)
+        note = "Adam begins anew" if change is None else change.note
+        after, rebuilt = len(self.points), change is not None
+        self.events.append(Event(step, before, after, f"{stage.name}: {note}", rebuilt))
 
     @torch.no_grad()
-    def _changed(self, stage: Stage, generator: torch.Generator) -> tuple[dict[str, Tensor], str]:
-        """The parameters that ``stage`` begins with, and what was done."""
+    def _changed(self, stage: Stage, generator: torch.Generator) -> refine.Change:
+        """What ``stage`` begins with."""
         o, tensors = self.options, self.points.tensors()
         tensors = {name: tensor.detach() for name, tensor in tensors.items()}
-        count = len(self.points)
-        if stage.begin == "double" and o.remove_unseen > 0:
-            seen = self.largest_shares() >= o.remove_unseen
-            tensors = {name: tensor[seen] for name, tensor in tensors.items()}
-        unseen = count - len(tensors["xyz"])
-        stay = refine.without_outliers(
-            tensors["xyz"], self.voxel, o.outlier_neighbours, o.outlier_deviations
-        )
-        if len(stay) == 0:
+        count, double = len(self.points), stage.begin == "double"
+        origin = torch.arange(count, device=self.device)
+        blame = None
+        if double and o.remove_unseen > 0:
+            largest, blame = self.parts(self.background.color(generator))
+            origin = (largest >= o.remove_unseen).nonzero()[:, 0]
+        unseen = count - len(origin)
+        if o.refine_outliers or not double:
+            stay = refine.without_outliers(
+                tensors["xyz"][origin], self.voxel, o.outlier_neighbours, o.outlier_deviations
+            )
+            origin = origin[stay]
+        left = len(origin)
+        if left == 0:
             raise UserError(
                 f"{self.scene_name}: no point is left at the beginning of the stage {stage.name}: "
                 "no view shows any of them. Use a smaller lr_xyz or lr_xyz_first."
             )
-        tensors = {name: tensor[stay] for name, tensor in tensors.items()}
-        note = f"{unseen:,} unseen and {count - unseen - len(stay):,} outlying points removed"
-        if stage.begin == "double":
-            jitter = o.double_jitter * self._world_radius(tensors["xyz"], tensors["radius"])
-            tensors, twins = refine.doubled(tensors, jitter, o.double_shrink, self.limit, generator)
-            note += f", {twins:,} doubled"
-        return tensors, note
+        tensors = {name: tensor[origin] for name, tensor in tensors.items()}
+        note = f"{unseen:,} unseen and {count - unseen - left:,} outlying points removed"
+        if not double:
+            return refine.Change(tensors, origin, torch.zeros_like(origin, dtype=torch.bool), note)
+        wanted = min(round((1 + o.refine_share) * count), self.limit) - left
+        chosen = blame if blame is None else blame[origin]
+        rows = refine.parents(max(0, wanted), left, chosen, generator).to(self.device)
+        size = self._world_radius(tensors["xyz"][rows], tensors["radius"][rows])
+        tensors, of, fresh = refine.doubled(
+            tensors, rows, o.double_jitter * size, o.double_shrink, generator
+        )
+        return refine.Change(tensors, origin[of], fresh, f"{note}, {len(rows):,} doubled")
 
     def _world_radius(self, xyz: Tensor, log_radius: Tensor) -> Tensor:
         """Radii [N] in scene units; of discs in NDC at the distance of the nearest camera."""
@@ -279,12 +293,3 @@ class PointRadianceFaithful(PointRadianceMethod):
 
     name: ClassVar[str] = "point-radiance-faithful"
     Options: ClassVar[type[MethodOptions]] = FaithfulOptions
-
-
-def point_spacing(points: PointCloud) -> float:
-    """Mean distance to the nearest neighbour, scene units; 1 for a single point."""
-    if len(points) < 2:
-        return 1.0
-    distance = torch.from_numpy(neighbour_distances(points.xyz, 1, 2000))
-    distance = distance[distance.isfinite() & (distance > 0)]
-    return float(distance.mean()) if len(distance) else 1.0

@@ -47,7 +47,7 @@ class PointRadianceOptions(MethodOptions):
     # discs
     radius: float = 0.0  # of all discs at the start; 0: from the density of the points
     splatting_r: float = 0.0  # instead: radius in NDC, the same at any depth; -1: by scene
-    smallest_px: float = 0.5  # radius on the screen below which discs fade instead of shrinking
+    smallest_px: float = 0.7  # radius on the screen below which discs fade instead of shrinking
     sh_constant: bool = False  # a constant harmonic beside the base colour
     sh_uniform: bool = False  # harmonics start between 0 and 1 instead of at 0
     ray_corners: bool = False  # harmonics look along the pixel's corner, not its centre
@@ -59,20 +59,23 @@ class PointRadianceOptions(MethodOptions):
     ridge_position: float = 0.0  # weight of the mean squared position in that stage
     sh_alone: bool = False  # then: colours with positions held
     sh_alone_epochs: int = 10
-    base_epochs: int = 4
-    sh_epochs: int = 16
-    refine_n: int = 2  # times that outliers are removed and points doubled
-    refine_epochs: int = 20
+    base_epochs: int = 2
+    sh_epochs: int = 2
+    refine_n: int = 14  # times that points go and others are doubled
+    refine_epochs: int = 4
     last_epochs: int = 0  # more of them in the last stage
 
-    # outliers and doubling
+    # refinements: who goes, who gets a twin
     voxel: float = 0.0  # one point a voxel of this size; 0: half the distance of neighbours
     outlier_neighbours: int = 20
     outlier_deviations: float = 2.0  # farther from its neighbours than the mean plus so many: gone
-    remove_unseen: float = 0.01  # largest share of a pixel in any view below which a point goes
+    refine_outliers: bool = False  # whether refinements remove them, too
+    refine_restart: bool = False  # whether refinements begin with fresh moments and full rates
+    refine_share: float = 0.0  # of the points added at each, beside a new one for each that goes
+    remove_unseen: float = 0.3  # largest share of a pixel in any view below which a point goes
     most_points: int = 0  # after doubling; 0: three times the start
     double_jitter: float = 0.25  # of a copy, in radii
-    double_shrink: float = 0.7  # on the radii of both
+    double_shrink: float = 0.8  # on the radii of both
 
     # learning
     lr_xyz: float = 6e-4
@@ -131,7 +134,11 @@ class FaithfulOptions(PointRadianceOptions):
     epoch: int = 0
     base_epochs: int = 20
     sh_epochs: int = 30
+    refine_n: int = 2
     refine_epochs: int = 30
+    refine_outliers: bool = True
+    refine_restart: bool = True
+    refine_share: float = 1.0
     voxel: float = 0.01 / 1.366  # 0.01 in the units of these scenes
     remove_unseen: float = 0.0
     most_points: int = 10_000_000

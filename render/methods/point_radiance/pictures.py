@@ -13,6 +13,7 @@ from render.methods.base import Inspection, Method, Render
 from render.methods.point_radiance import discs, refine
 from render.methods.point_radiance.options import PointRadianceOptions
 from render.methods.point_radiance.points import Points
+from render.methods.targets import marked_target
 from render.scenes.types import View
 from render.training.stages import stage as timed
 
@@ -155,11 +156,16 @@ class DiscPictures(Method):
         return color.view(*shape, 3)
 
     @torch.no_grad()
-    def largest_shares(self) -> Tensor:
-        """[N] the largest share of a pixel that each point has in any training view."""
-        largest = torch.zeros(len(self.points), device=self.device)
+    def parts(self, background: Tensor) -> refine.Parts:
+        """What part each point has in the training views, over ``background`` [3]."""
+        parts = refine.Parts(*torch.zeros(2, len(self.points), device=self.device))
         for view in self.views:
-            kbuffer, screen = self._found(view.camera, None)
-            weight = self._weights(kbuffer, screen, view.camera)[1]
-            refine.add_largest_shares(largest, kbuffer, weight)
-        return largest
+            camera = view.camera
+            kbuffer, screen = self._found(camera, None)
+            weight = self._weights(kbuffer, screen, camera)[1]
+            seen = self._composited(kbuffer, screen, camera)
+            image = seen.rgb + seen.light[..., None] * background.to(seen.rgb)
+            target = marked_target(view, background.cpu()).to(image)
+            error = (image - target).abs().mean(-1).nan_to_num()  # left out: no error
+            parts.add(kbuffer, weight, error)
+        return parts

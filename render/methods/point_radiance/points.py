@@ -40,13 +40,30 @@ class Points:
         """Bytes of all parameters: the size of the model."""
         return sum(tensor.nbytes for tensor in self.tensors().values())
 
-    def restart(
-        self, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor] | None = None
+    def become(
+        self,
+        optimizer: torch.optim.Optimizer,
+        tensors: dict[str, Tensor] | None = None,
+        origin: Tensor | None = None,
+        fresh: Tensor | None = None,
     ) -> None:
-        """Forget what the optimiser knows, and from now on be ``tensors`` if given."""
+        """From now on be ``tensors`` if given, and let the optimiser follow.
+
+        Args:
+            origin: [M] the row that each of ``tensors`` comes from, whose moments it takes along;
+                None: the optimiser forgets what it knows.
+            fresh: [M] bool: rows whose first moments begin at zero. The second ones are kept, or
+                their next update would be many times too large.
+        """
         before = self.tensors()
         if tensors is not None:
             self.replace(tensors)
         for group in optimizer.param_groups:
-            optimizer.state.pop(before[group["name"]], None)
-            group["params"] = [getattr(self, group["name"])]
+            parameter = getattr(self, group["name"])
+            state = optimizer.state.pop(before[group["name"]], None)
+            group["params"] = [parameter]
+            if state and origin is not None:
+                state = {k: v[origin] if v.ndim else v for k, v in state.items()}
+                if fresh is not None:
+                    state["exp_avg"][fresh] = 0
+                optimizer.state[parameter] = state

@@ -1,8 +1,9 @@
-"""Between two stages: points that belong nowhere go, those that stay get a twin."""
+"""Between two stages: points that belong nowhere go, others get a twin."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,48 +47,76 @@ def _one_a_voxel(points: np.ndarray, voxel: float) -> np.ndarray:
     return order[np.unique(cell[order], return_index=True)[1]]
 
 
-def add_largest_shares(largest: Tensor, kbuffer: KBuffer, weight: Tensor) -> None:
-    """Raise ``largest`` [N] to the largest share that each point has in any pixel of a view.
+class Change(NamedTuple):
+    """The points after a refinement."""
+
+    tensors: dict[str, Tensor]  # parameters by name, each [M, ...]
+    origin: Tensor  # [M] the row of the points before that each comes from
+    fresh: Tensor  # [M] whether it is one of two that were one
+    note: str  # what was done
+
+
+class Parts(NamedTuple):
+    """What part each point has in the pictures of some views."""
+
+    largest: Tensor  # [N] largest share of any pixel
+    blame: Tensor  # [N] sum over pixels of share times absolute error, mean of the channels
+
+    def add(self, kbuffer: KBuffer, weight: Tensor, error: Tensor) -> None:
+        """Count one more view.
+
+        Args:
+            weight: [H, W, K] share of each layer.
+            error: [H, W] of the picture.
+        """
+        valid = kbuffer.valid
+        ids = kbuffer.index[valid].long()
+        self.largest.scatter_reduce_(0, ids, weight[valid], "amax")
+        self.blame.index_add_(0, ids, (weight * error[..., None])[valid])
+
+
+def parents(wanted: int, count: int, blame: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Which of ``count`` points get a twin, int64 [min(wanted, count)], ascending.
 
     Args:
-        weight: [H, W, K] share of each layer.
+        blame: [count]; those with the most of it are taken. None: any.
     """
-    valid = kbuffer.valid
-    ids = kbuffer.index[valid].long()
-    largest.scatter_reduce_(0, ids, weight[valid], "amax")
+    if wanted >= count:
+        return torch.arange(count)
+    if blame is None:
+        rows = torch.randperm(count, generator=generator)[:wanted]
+    else:
+        rows = blame.cpu().argsort(descending=True, stable=True)[:wanted]
+    return rows.sort().values
 
 
 def doubled(
     tensors: dict[str, Tensor],
+    rows: Tensor,
     jitter: Tensor,
     shrink: float,
-    limit: int,
     generator: torch.Generator,
-) -> tuple[dict[str, Tensor], int]:
-    """All points and a twin beside each, of as many as there is room for.
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Points, and a twin beside each of ``rows`` [T].
 
     Args:
         tensors: parameters by name, each [N, ...], with positions "xyz" and log radii "radius".
-        shrink: on the radii of both, where there is a twin.
-        jitter: [N] standard deviation of a twin's offset along each axis, scene units.
-        limit: most points in all.
+        jitter: [T] standard deviation of a twin's offset along each axis, scene units.
+        shrink: on the radii of both.
 
     Returns:
-        The parameters in an order in which neighbours in space are neighbours in memory, and the
-        number of twins.
+        The parameters, each [N + T, ...], in an order in which neighbours in space are neighbours
+        in memory; the row [N + T] that each comes from; and whether [N + T] it is one of two.
     """
-    count = len(jitter)
-    room = max(0, min(count, limit - count))
-    rows = torch.arange(count)
-    if room < count:
-        rows = torch.randperm(count, generator=generator)[:room].sort().values
-    rows = rows.to(jitter.device)
-    noise = torch.randn(room, 3, generator=generator).to(jitter.device)
-    smaller = tensors["radius"].clone()
-    smaller[rows] += math.log(shrink)
-    tensors = tensors | {"radius": smaller}
-    twins = {name: tensor[rows] for name, tensor in tensors.items()}
-    twins["xyz"] = twins["xyz"] + jitter[rows, None] * noise
-    together = {name: torch.cat([tensors[name], twins[name]]) for name in tensors}
+    count, device = len(tensors["xyz"]), tensors["xyz"].device
+    rows = rows.to(device)
+    origin = torch.cat([torch.arange(count, device=device), rows])
+    split = torch.zeros(len(origin), dtype=torch.bool, device=device)
+    split[rows] = split[count:] = True
+    together = {name: tensor[origin] for name, tensor in tensors.items()}
+    together["radius"][split] += math.log(shrink)
+    noise = torch.randn(len(rows), 3, generator=generator).to(device)
+    together["xyz"][count:] += jitter[:, None] * noise
     order = morton_order(together["xyz"])
-    return {name: tensor[order] for name, tensor in together.items()}, room
+    together = {name: tensor[order] for name, tensor in together.items()}
+    return together, origin[order], split[order]

@@ -23,12 +23,14 @@ class Stage:
         harmonics: whether colours depend on the direction.
         silhouettes: whether it learns from silhouettes instead of colours.
         begin: what is done to the points before.
+        since: step that its rates fall from.
     """
 
     name: str
     first: int
     steps: int
     rates: dict[str, float]
+    since: int
     harmonics: bool = True
     silhouettes: bool = False
     begin: Begin = "nothing"
@@ -42,10 +44,13 @@ def plan(options: PointRadianceOptions, views: int) -> tuple[Stage, ...]:
     still = dict.fromkeys(GROUPS, 0.0)
     stages: list[Stage] = []
 
-    def add(name: str, epochs: int, rates: dict[str, float], **more: object) -> None:
+    def add(
+        name: str, epochs: int, rates: dict[str, float], onward: bool = False, **more: object
+    ) -> None:
         if epochs > 0:
             first = stages[-1].first + stages[-1].steps if stages else 0
-            stages.append(Stage(name, first, epochs * epoch, rates, **more))  # pyright: ignore
+            since = stages[-1].since if onward and stages else first
+            stages.append(Stage(name, first, epochs * epoch, rates, since, **more))  # pyright: ignore
 
     if o.pos_first:
         rates = still | {"xyz": o.lr_xyz_first}
@@ -59,9 +64,10 @@ def plan(options: PointRadianceOptions, views: int) -> tuple[Stage, ...]:
     add("base colours", o.base_epochs, base, harmonics=False, begin=after)
     add("view dependence", o.sh_epochs, full, begin="nothing" if o.base_epochs else after)
     for number in range(1, o.refine_n + 1):
-        add(f"refinement {number}", o.refine_epochs, full, begin="double")
+        onward = not o.refine_restart and (o.sh_epochs > 0 or number > 1)
+        add(f"refinement {number}", o.refine_epochs, full, onward, begin="double")
     if not stages:
-        stages.append(Stage("view dependence", 0, epoch, full))
+        stages.append(Stage("view dependence", 0, epoch, full, 0))
     last = stages[-1]
     stages[-1] = replace(last, steps=last.steps + o.last_epochs * epoch)
     return tuple(stages)
@@ -74,6 +80,6 @@ def at(stages: tuple[Stage, ...], step: int) -> Stage:
 
 def rates(stage: Stage, options: PointRadianceOptions, views: int, step: int) -> dict[str, float]:
     """Learning rates at a step of ``stage``, by group; of positions in units of the scene."""
-    epochs = (step - stage.first) // (options.epoch or views)
+    epochs = (step - stage.since) // (options.epoch or views)
     share = max(options.decay**epochs, options.lowest)
     return {name: rate * share for name, rate in stage.rates.items()}

@@ -21,6 +21,7 @@ from render.methods.point_radiance.options import PointRadianceOptions
 from render.scenes.bounds import bounds_of_cameras
 from render.scenes.colors import colors_from_views
 from render.scenes.hull import carve, visual_hull
+from render.scenes.spacing import neighbour_distances
 from render.scenes.types import Bounds, PointCloud, Scene, View
 
 # Edge of the voxels that data_r counts, over the radius that the cameras look at: the authors'
@@ -66,9 +67,18 @@ def starting_points(options: PointRadianceOptions, scene: Scene, seed: int) -> S
 
 
 def default_count(views: Sequence[View]) -> int:
-    """Points to start with: 60,000 for pictures of 200x200, twice as many for 400x400."""
+    """Points to start with: 40,000 for pictures of 200x200, twice as many for 400x400."""
     pixels = max(view.camera.width * view.camera.height for view in views)
-    return int(min(max(60_000 * (pixels / 40_000) ** 0.5, 4_000), 400_000))
+    return int(min(max(40_000 * (pixels / 40_000) ** 0.5, 4_000), 400_000))
+
+
+def point_spacing(points: PointCloud) -> float:
+    """Mean distance to the nearest neighbour, scene units; 1 for a single point."""
+    if len(points) < 2:
+        return 1.0
+    distance = torch.from_numpy(neighbour_distances(points.xyz, 1, 2000))
+    distance = distance[distance.isfinite() & (distance > 0)]
+    return float(distance.mean()) if len(distance) else 1.0
 
 
 def _as_loaded(options: PointRadianceOptions) -> bool:
