@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -39,12 +40,14 @@ def picture(bench: Workbench, request: ViewRequest) -> ViewResult:
     inspected = {used[k] for k in request.inspect}
     pictures: dict[int, Render] = {}  # by the layers really used
     buffers: dict[int, Inspection] = {}
-    for k in sorted(rendered & inspected):
-        pictures[k], buffers[k] = to_cpu(renderer.view(camera, background, k))
-    for k in sorted(rendered - inspected):
-        pictures[k] = to_cpu(renderer.render(camera, background, k))
-    for k in sorted(inspected - rendered):
-        buffers[k] = to_cpu(renderer.inspect(camera, k))
+    cloud = cloud_of(renderer)
+    with cloud.sampled_once() if cloud is not None and request.moving else nullcontext():
+        for k in sorted(rendered & inspected):
+            pictures[k], buffers[k] = to_cpu(renderer.view(camera, background, k))
+        for k in sorted(rendered - inspected):
+            pictures[k] = to_cpu(renderer.render(camera, background, k))
+        for k in sorted(inspected - rendered):
+            buffers[k] = to_cpu(renderer.inspect(camera, k))
     cloud = cloud_of(bench.renderer)
     if cloud is not None and request.values:
         for k, buffer in buffers.items():
@@ -97,7 +100,10 @@ class LargestPicture:
             request = self._clipped(request)
             camera = request.camera
             ks = {max(1, min(k, bench.layers)) for k in (*request.ks, *request.inspect)}
-            needed = sum(picture_bytes(camera.width, camera.height, k) for k in ks)
+            cloud = cloud_of(bench.renderer)
+            finer = camera if cloud is None else cloud.sampling.finer(camera)
+            size = (finer.width, finer.height)
+            needed = sum(picture_bytes(*size, k) for k in ks)
             if fits(needed, bench.device) or not self._halve(camera):
                 return request
 

@@ -125,7 +125,8 @@ class SolidRenderer:
 
     def _project(self, camera: Camera) -> tuple[Projected, float]:
         """Splats that are opaque up to a sharp edge, and the kernel's sigma at ``distance`` 1."""
-        p = self.cloud.project(camera, self.near, antialias=False)
+        with self.cloud.sampled_once():
+            p = self.cloud.project(camera, self.near, antialias=False)
         splats, opacity = p.splats.clone(), p.splats[:, 5]
         if self.style.shape == "ellipse":
             splats[:, 2:5] *= 2 * _CUT / RADIUS**2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -12,10 +14,10 @@ from torch import Tensor
 from render.camera import Camera, quat_to_rotation
 from render.errors import UserError
 from render.kbuffer.gaussians import Projected, project
+from render.sampling import PUBLISHED, Sampling
 from render.scenes.types import PointCloud
 
 SH0 = 0.28209479177387814  # value of the constant spherical harmonic
-LOW_PASS = 0.3  # px^2: what 3D Gaussian splatting adds to every covariance on the screen
 OUTSIDE = 8.0  # times larger than Gaussians of the scene itself those of its surroundings may be
 GEOMETRY = ("means", "quats", "log_scales", "logits")
 COLORS = ("sh0", "sh_rest")
@@ -27,7 +29,7 @@ class Cloud:
     Attributes:
         means [N, 3], quats [N, 4] (w, x, y, z), log_scales [N, 3], logits [N] (opacity),
         sh0 [N, 3] and sh_rest [N, B, 3] (colour), and features [N, F] for a network, if any.
-        low_pass: px^2, added to the covariances on the screen.
+        sampling: how they become pixels.
     """
 
     means: Tensor
@@ -38,8 +40,8 @@ class Cloud:
     sh_rest: Tensor
     features: Tensor
 
-    def __init__(self, tensors: dict[str, Tensor], low_pass: float = LOW_PASS) -> None:
-        self.low_pass = low_pass
+    def __init__(self, tensors: dict[str, Tensor], sampling: Sampling = PUBLISHED) -> None:
+        self.sampling = sampling
         self.replace(tensors)
 
     def __len__(self) -> int:
@@ -50,6 +52,16 @@ class Cloud:
         self.names = tuple(tensors)
         for name, tensor in tensors.items():
             setattr(self, name, tensor.detach().clone().requires_grad_(True))
+
+    @contextmanager
+    def sampled_once(self) -> Iterator[None]:
+        """Inside, pictures have one spot a pixel: for those that need not last."""
+        usual = self.sampling
+        self.sampling = usual.once()
+        try:
+            yield
+        finally:
+            self.sampling = usual
 
     def tensors(self) -> dict[str, Tensor]:
         """All parameters by name."""
@@ -91,7 +103,9 @@ class Cloud:
     def project(self, camera: Camera, near: float, antialias: bool, sh_rest: int = 15) -> Projected:
         """Screen-space splats and colours; see ``render.kbuffer.gaussians.project``.
 
-        ``sh_rest`` view-dependent harmonics at most are used: 0, 3, 8 or 15.
+        Args:
+            camera: of the picture; the splats are in pixels of the sampling's finer grid.
+            sh_rest: view-dependent harmonics at most that are used: 0, 3, 8 or 15.
         """
         return project(
             self.means,
@@ -100,9 +114,9 @@ class Cloud:
             self.logits,
             self.sh0,
             self.sh_rest[:, :sh_rest],
-            camera,
+            self.sampling.finer(camera),
             near=near,
-            eps2d=self.low_pass,
+            eps2d=self.sampling.blur(),
             antialias=antialias,
         )
 

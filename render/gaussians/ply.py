@@ -1,13 +1,12 @@
 """Gaussians as the PLY of 3D Gaussian splatting, which other viewers open.
 
 One row a Gaussian, float32: x y z, nx ny nz (zero), f_dc_0..2, f_rest_* channel by channel (all red
-harmonics first), opacity (logit), scale_0..2 (logarithms), rot_0..3 (w x y z). A comment tells the
-low-pass that they were trained with; viewers that do not read it blur them a little more.
+harmonics first), opacity (logit), scale_0..2 (logarithms), rot_0..3 (w x y z). Comments tell
+the sampling that they were trained with; viewers that do not read it blur them a little more.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 from render.camera import rotation_to_quat
 from render.errors import UserError
 from render.files import atomic_write
-from render.gaussians.cloud import COLORS, GEOMETRY, LOW_PASS, Cloud
+from render.gaussians.cloud import COLORS, GEOMETRY, Cloud
 from render.gaussians.harmonics import HARMONICS, rotate_harmonics
 from render.scenes.types import PointCloud
 
@@ -55,11 +54,8 @@ def from_points(points: PointCloud, device: torch.device | None = None) -> Cloud
         "sh_rest": rest.unflatten(1, (3, -1)).transpose(1, 2),  # [N, B, 3]
     }
     device = device or torch.device("cpu")
-    low_pass = points.low_pass
-    return Cloud(
-        {name: t.float().contiguous().to(device) for name, t in tensors.items()},
-        LOW_PASS if low_pass is None or not 0 < low_pass < math.inf else low_pass,
-    )
+    tensors = {name: t.float().contiguous().to(device) for name, t in tensors.items()}
+    return Cloud(tensors, points.sampling)
 
 
 def write_ply(path: Path, cloud: Cloud, to_file: Tensor | None = None) -> None:
@@ -93,7 +89,8 @@ def write_ply(path: Path, cloud: Cloud, to_file: Tensor | None = None) -> None:
     for name, values in columns.items():
         rows[name] = values.numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
-    comments = [f"low_pass {cloud.low_pass:g} px^2"]
+    sampling = cloud.sampling
+    comments = [f"low_pass {sampling.low_pass:g} px^2", f"samples {sampling.samples} a side"]
     content = PlyData([PlyElement.describe(rows, "vertex")], byte_order="<", comments=comments)
     atomic_write(path, lambda temporary: content.write(str(temporary)))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from render.camera import Camera
 from render.errors import UserError
-from render.gaussians.cloud import LOW_PASS, Cloud
+from render.gaussians.cloud import Cloud
 from render.gaussians.densify import Event
 from render.kbuffer.gaussians import (
     MAX_LAYERS,
@@ -28,11 +28,16 @@ from render.memory import REMEDY, check_room, training_bytes
 from render.methods.base import Inspection, Method, MethodOptions, Render
 from render.methods.saved import check_rows
 from render.methods.targets import coarse_view, content_box, halvings, training_window
+from render.sampling import LOW_PASS, MAX_SAMPLES, Sampling
 from render.scenes.types import Scene
 from render.training.losses import dssim, l1
 from render.training.metrics import SSIM_WINDOW
 from render.training.sampler import ViewSampler
 from render.training.stages import stage
+
+# Steps for which the rate of a network that corrects pictures rises. Its last layer starts at zero,
+# and the first moments of Adam throw those before it about: at the full rate most units end dead.
+RAMP = 200
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,10 @@ class SplattingOptions(MethodOptions):
     # Blur of every Gaussian on the screen, px^2. A pixel that averages its area has 1/12; with the
     # 0.3 of 3D Gaussian splatting small pictures never become sharp.
     low_pass: float = 0.1
+    # Spots along each side of a pixel, whose mean it is; 1 as in 3D Gaussian splatting. Two take
+    # almost twice the time a step, so the first steps have one: see render/sampling.py.
+    samples: int = 1
+    samples_from: int = 1500
     antialias: bool = False  # keep the energy of sub-pixel Gaussians (Mip-Splatting)
 
     # learning
@@ -109,7 +118,8 @@ class SplattingMethod(Method):
         size = max((v.camera.width * v.camera.height for v in self.views), default=256 * 256)
         count = options.points or default_count(size)
         self.limit = int(count * options.growth)
-        needed = training_bytes(self.limit, min(size, options.max_pixels), options.k)
+        spots = min(size, options.max_pixels) * options.samples**2
+        needed = training_bytes(self.limit, spots, options.k)
         check_room(f"{scene.name}, training up to {self.limit:,} Gaussians", needed, REMEDY, device)
         volume = scene.points.fills_volume
         self.lr_means = options.volume_lr_means if volume else options.surface_lr_means
@@ -124,7 +134,7 @@ class SplattingMethod(Method):
             sh_degree=options.sh_degree,
             features=features,
         )
-        self.cloud.low_pass = options.low_pass
+        self.cloud.sampling = Sampling(options.low_pass)
 
     @classmethod
     def gpu_ready(cls) -> bool:
@@ -158,6 +168,8 @@ class SplattingMethod(Method):
         self, step: int, sampler: ViewSampler, generator: torch.Generator
     ) -> tuple[Camera, Tensor, Tensor]:
         """Camera, photograph [H, W, 3] and background [3] of a step."""
+        samples = self.options.samples if step >= self.options.samples_from else 1
+        self.cloud.sampling = self.cloud.sampling._replace(samples=samples)
         index = sampler.next()
         background = self.background.color(generator)
         with stage("data"):
@@ -204,20 +216,26 @@ class SplattingMethod(Method):
         """The optimiser's group "network"; its rate is that of ``learning_rates``."""
         return {"name": "network", "params": list(network.parameters()), "lr": 0.0, "eps": 1e-8}
 
-    def _network_rate(self, start: float, step: int) -> dict[str, float]:
-        return {"network": start / (1 + step / self.options.slow_half_life)}
+    def _network_rate(self, start: float, first: int | None, step: int) -> dict[str, float]:
+        """It rises for :data:`RAMP` steps from ``first`` on, where a correction begins to learn."""
+        ramp = 1.0 if first is None else min(1.0, max(0, step - first + 1) / RAMP)
+        return {"network": ramp * start / (1 + step / self.options.slow_half_life)}
 
     def _clip(self, k: int | None) -> int:
         return self.options.k if k is None else max(1, min(k, self.options.k))
 
     def _cloud_state(self) -> dict[str, Any]:
         cloud = {name: t.detach() for name, t in self.cloud.tensors().items()}
-        return {"cloud": cloud, "low_pass": self.cloud.low_pass}
+        return {"cloud": cloud, **self.cloud.sampling._asdict()}
 
     def _load_cloud(self, state: dict[str, Any]) -> None:
         check_rows(state["cloud"], self.cloud.tensors())
         self.cloud.replace({n: t.to(self.device) for n, t in state["cloud"].items()})
-        self.cloud.low_pass = float(state.get("low_pass", LOW_PASS))  # older states have none
+        # Older states have none of the two.
+        found = Sampling(float(state.get("low_pass", LOW_PASS)), int(state.get("samples", 1)))
+        if not found.usable:
+            raise ValueError(f"the checkpoint has an impossible sampling of pixels, {found}")
+        self.cloud.sampling = found
 
     def describe(self) -> dict[str, int | float | str]:
         return {"gaussians": len(self.cloud)}
@@ -230,30 +248,35 @@ class CompositePictures(ABC):
     """
 
     k: int  # most layers, K
+    cloud: Cloud
 
     @abstractmethod
-    def _project(self, camera: Camera) -> Projected: ...
+    def _project(self, camera: Camera) -> Projected:
+        """The cloud on the screen, on the finer grid of its sampling."""
 
     @torch.no_grad()
     def render(self, camera: Camera, background: Tensor, k: int | None = None) -> Render:
         """The picture over ``background`` [3]."""
         projected = self._project(camera)
-        return self._rendered(projected, self._seen(projected, camera, k), background, k)
+        return self._rendered(camera, projected, self._seen(projected, camera, k), background, k)
 
     @torch.no_grad()
     def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
-        """The k heaviest contributions to every pixel, in depth order."""
-        projected = self._project(camera)
-        return self._inspection(projected, self._seen(projected, camera, k))
+        """The k heaviest contributions to the centre of every pixel, in depth order."""
+        with self.cloud.sampled_once():
+            projected = self._project(camera)
+            return self._inspection(projected, self._seen(projected, camera, k))
 
     @torch.no_grad()
     def view(
         self, camera: Camera, background: Tensor, k: int | None = None
     ) -> tuple[Render, Inspection]:
         """What :meth:`render` and :meth:`inspect` return."""
+        if self.cloud.sampling.samples > 1:
+            return self.render(camera, background, k), self.inspect(camera, k)
         projected = self._project(camera)
         seen = self._seen(projected, camera, k)
-        render = self._rendered(projected, seen, background, k)
+        render = self._rendered(camera, projected, seen, background, k)
         return render, self._inspection(projected, seen)
 
     def _values(self, projected: Projected, camera: Camera) -> Tensor:
@@ -265,17 +288,33 @@ class CompositePictures(ABC):
 
     def _seen(self, projected: Projected, camera: Camera, k: int | None) -> Splatted:
         values, layers = self._values(projected, camera), self._clip(k)
-        size = (camera.width, camera.height)
+        finer = self.cloud.sampling.finer(camera)
+        size = (finer.width, finer.height)
         if layers >= self.k:
             return splat(projected, values, *size, layers)
         few = splat_layers(projected, values, *size, layers)
         return Splatted(few.image, few.alpha, few.kbuffer)
 
     def _rendered(
-        self, projected: Projected, seen: Splatted, background: Tensor, k: int | None
+        self,
+        camera: Camera,
+        projected: Projected,
+        seen: Splatted,
+        background: Tensor,
+        k: int | None,
     ) -> Render:
-        rgb = over(seen.image, seen.alpha, background.to(seen.image)).clamp(0, 1)
-        return Render(rgb, seen.alpha, mean_depth(seen.kbuffer))
+        sampling = self.cloud.sampling
+        alpha = sampling.mean(seen.alpha)
+        depth = sampling.mean_depth(mean_depth(seen.kbuffer), seen.alpha)
+        pixels = seen._replace(image=sampling.mean(seen.image), alpha=alpha)
+        rgb = self._picture(camera, projected, pixels, self._clip(k), background.to(alpha))
+        return Render(rgb.clamp(0, 1), alpha, depth)
+
+    def _picture(
+        self, camera: Camera, projected: Projected, seen: Splatted, k: int, background: Tensor
+    ) -> Tensor:
+        """[H, W, 3], not clamped, of the composite [H, W, C] of pixels."""
+        return over(seen.image, seen.alpha, background)
 
     def _inspection(self, projected: Projected, seen: Splatted) -> Inspection:
         """The layers of a picture with the weights that they have in the composite."""
@@ -292,6 +331,8 @@ def check(name: str, options: SplattingOptions) -> None:
         raise UserError(f"--set sh_degree={options.sh_degree}: expected 0, 1, 2 or 3.")
     if not 0 < options.low_pass < math.inf:
         raise UserError(f"--set low_pass={options.low_pass}: expected a positive number of px^2.")
+    if not 1 <= options.samples <= MAX_SAMPLES:
+        raise UserError(f"--set samples={options.samples}: expected 1 to {MAX_SAMPLES}.")
 
 
 def default_count(pixels: int) -> int:

@@ -38,8 +38,15 @@ class Fusion(nn.Module):
         nn.init.zeros_(self.leave.weight)
         if self.leave.bias is not None:
             nn.init.zeros_(self.leave.bias)
+        # ReLU left most units dead within 50 steps. Models from before this was found keep it.
+        self.register_buffer("smooth", torch.tensor(True))
+        self.smooth: Tensor
         # Pixels arrive with their channels side by side; on a CPU this saves the reordering.
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest) -> None:
+        state_dict.setdefault(prefix + "smooth", torch.tensor(False))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, layers: Tensor, rgb: Tensor, alpha: Tensor) -> Tensor:
         """The corrected picture [H, W, 3].
@@ -66,8 +73,9 @@ class Fusion(nn.Module):
         h, w = x.shape[:2]
         x = fold(F.pad(x, (0, 0, 0, -w % ALIGN, 0, -h % ALIGN)))  # [1, 4C, h/2, w/2]
         with torch.autocast(x.device.type, torch.bfloat16, enabled=fast_bfloat16(x.device)):
-            fine = F.relu(self.enter(x))
-            coarse = F.relu(self.wide(F.relu(self.down(fine))))
+            bend = F.silu if self.smooth else F.relu
+            fine = bend(self.enter(x))
+            coarse = bend(self.wide(bend(self.down(fine))))
             y = self.leave(fine + F.interpolate(coarse, scale_factor=2, mode="nearest"))
         return unfold(y.float())[:h, :w]
 

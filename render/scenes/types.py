@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from render.camera import Camera
+from render.sampling import PUBLISHED, Sampling
 from render.scenes.background import Background, composite
 from render.scenes.photos.imagecache import CACHE
 
@@ -33,8 +34,7 @@ class PointCloud:
         gaussians: the raw 3DGS attributes by name, each [N, C] float32, when the file is one.
         offset: what was subtracted from the file's coordinates because float32 would have blurred
             them (UTM): ``xyz`` + ``offset`` is what the file says. Zero for all others.
-        low_pass: px^2 that ``gaussians`` were trained to be blurred with on the screen; None: the
-            file does not say, which means the 0.3 of 3D Gaussian splatting.
+        sampling: of ``gaussians``, what they were trained for as far as the file says it.
     """
 
     xyz: Tensor
@@ -44,7 +44,7 @@ class PointCloud:
     fills_volume: bool = False
     gaussians: dict[str, Tensor] | None = None
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    low_pass: float | None = None
+    sampling: Sampling = PUBLISHED
 
     def __len__(self) -> int:
         return self.xyz.shape[0]

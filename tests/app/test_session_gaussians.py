@@ -22,6 +22,7 @@ from render.camera import Camera
 from render.errors import UserError
 from render.export.styles import Style, cloud_of
 from render.gaussians.ply import from_points, is_splat_cloud, write_ply
+from render.sampling import Sampling
 from render.scenes.clouds.pointcloud import read_point_cloud
 from tests.gaussians.case import Case
 
@@ -143,6 +144,20 @@ def test_pictures_in_a_style_with_values(options: Options, splats: Path, kind: s
 
 
 # ---------------------------------------------------------------------------- export
+def test_pictures_of_a_moving_camera_have_one_sample(splats: Path, tmp_path: Path) -> None:
+    cloud = from_points(read_point_cloud(splats))
+    cloud.sampling = Sampling(0.1, 2)
+    write_ply(tmp_path / "sampled.ply", cloud)
+    session = opened(Options(scene=str(tmp_path / "sampled.ply"), k=3))
+    still = view(session, ViewRequest(CAMERA, ks=(3,), number=1))
+    moving = view(session, ViewRequest(CAMERA, ks=(3,), number=2, moving=True))
+    again = view(session, ViewRequest(CAMERA, ks=(3,), number=3))
+    closed(session)
+    assert float(still.renders[3].rgb.std()) > 0.01
+    assert not torch.equal(still.renders[3].rgb, moving.renders[3].rgb)
+    assert torch.equal(still.renders[3].rgb, again.renders[3].rgb)
+
+
 def test_what_is_exported_opens_again_as_it_was(options: Options, tmp_path: Path) -> None:
     session = opened(options)
     session.step(3)

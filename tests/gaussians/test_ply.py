@@ -29,6 +29,33 @@ def cloud_of(degree: int, n: int = 25) -> Cloud:
     return Cloud(tensors)
 
 
+@pytest.mark.parametrize(
+    ("comments", "expected"),
+    [
+        ([], (0.3, 1)),
+        (["low_pass 0.1 px^2"], (0.1, 1)),
+        (["low_pass 0.1 px^2", "samples 3 a side"], (0.1, 3)),
+        (["samples 2"], (0.3, 2)),
+        (["low_pass 0.1", "samples 99"], (0.1, 1)),
+        (["low_pass 0.1", "samples nan"], (0.1, 1)),
+        (["low_pass 0.1", "samples -2"], (0.1, 1)),
+        (["low_pass -1", "samples 2"], (0.3, 1)),
+        (["low_pass inf"], (0.3, 1)),
+        (["low_pass", "samples many"], (0.3, 1)),
+    ],
+)
+def test_comments_tell_the_sampling(
+    comments: list[str], expected: tuple[float, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "told.ply"
+    write_ply(tmp_path / "out.ply", cloud_of(1))
+    rows = PlyData.read(tmp_path / "out.ply").elements
+    PlyData(rows, byte_order="<", comments=comments).write(str(path))
+    points = read_point_cloud(path)
+    assert points.sampling == expected
+    assert from_points(points).sampling == expected
+
+
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
 def test_what_is_written_is_read_back_bit_for_bit(degree: int, tmp_path: Path) -> None:
     cloud = cloud_of(degree)

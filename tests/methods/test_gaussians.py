@@ -13,13 +13,12 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.errors import UserError
-from render.gaussians.cloud import SH0, Cloud, morton_order
+from render.gaussians.cloud import Cloud, morton_order
 from render.gaussians.ply import from_points, write_ply
 from render.kbuffer.gaussians import splat
 from render.methods import method_class
 from render.methods.gaussians import GaussiansKOptions, GaussiansMethod, GaussiansOptions
-from render.methods.gaussians.method_k import GaussiansKMethod
-from render.methods.gaussians.readings import LayersReading
+from render.sampling import Sampling
 from render.scenes.background import Background
 from render.scenes.types import PointCloud, Scene
 from render.training.trainer import Trainer
@@ -37,7 +36,7 @@ PLAIN = [
     GaussiansOptions(**SHORT, strategy="mcmc"),
 ]
 NETWORKS = [
-    GaussiansKOptions(**SHORT, reading="layers", network_from=20, width=8),
+    GaussiansKOptions(**SHORT, reading="layers", network_from=20, width=8, samples_from=10),
     GaussiansKOptions(**SHORT, reading="channels", features=8),
 ]
 ALL = PLAIN + NETWORKS
@@ -93,27 +92,6 @@ def test_view_dependence_learns_degree_by_degree() -> None:
     assert used[0] == [False] * 8 and used[1] == [True] * 3 + [False] * 5 and used[2] == [True] * 8
 
 
-def test_the_head_colours_gaussians_by_direction_and_the_layers_show_it() -> None:
-    options = GaussiansKOptions(**SHORT, reading="layers", network_from=10**6, sh_degree=0)
-    trainer = start(options)
-    method, camera = trainer.method, trainer.scene.split("test")[0].camera
-    assert isinstance(method, GaussiansKMethod) and isinstance(method.reading, LayersReading)
-
-    def colors(camera: Camera) -> Tensor:
-        found = method.inspect(camera)
-        seen = found.kbuffer.valid & (found.kbuffer.index == 0)
-        return found.color[seen]
-
-    plain = colors(camera)  # it starts as zero: what the Gaussians have
-    assert torch.equal(plain, (method.cloud.sh0[0] * SH0 + 0.5).clamp(0, 1).expand_as(plain))
-    run(trainer, 60)
-    last = method.reading.head.layers[-1]
-    assert isinstance(last, torch.nn.Linear) and last.weight.detach().abs().max() > 0
-    one, two = (method._project(view.camera) for view in trainer.scene.views[:2])
-    both = (one.extent[:, 0] > 0) & (two.extent[:, 0] > 0)
-    assert (one.rgb - two.rgb)[both].abs().max() > 1e-4  # without harmonics of their own
-
-
 def test_refinements_are_noted() -> None:
     trainer = start(PLAIN[0])
     run(trainer, 70)
@@ -151,7 +129,7 @@ def test_floaters_in_the_background_colour_are_an_error(kind: str) -> None:
 
 @pytest.mark.parametrize("options", [PLAIN[0], *NETWORKS], ids=["plain", *IDS[3:]])
 def test_fewer_layers_are_less_and_all_are_the_picture(options: GaussiansOptions) -> None:
-    trainer = start(replace(options, k=6))
+    trainer = start(replace(options, k=6, samples=1))
     run(trainer, 60)
     view = trainer.scene.split("test")[0]
     method, target = trainer.method, view.target(WHITE)
@@ -208,6 +186,9 @@ def test_a_handful_of_points(count: int) -> None:
         ({"strategy": "foo"}, "blame, default or mcmc"),
         ({"k": 0}, "1 to 64"),
         ({"sh_degree": 4}, "0, 1, 2 or 3"),
+        ({"low_pass": 0.0}, "positive number"),
+        ({"samples": 0}, "1 to 4"),
+        ({"samples": 5}, "1 to 4"),
     ],
 )
 def test_wrong_options_are_a_sentence(change: dict[str, Any], text: str) -> None:
@@ -267,11 +248,12 @@ def test_a_trained_cloud_is_written_and_seen_the_same(tmp_path: Any) -> None:
     from render.export.splats import SplatRenderer
     from render.scenes.clouds.pointcloud import read_point_cloud
 
-    trainer = start(PLAIN[0])
+    trainer = start(replace(PLAIN[0], samples=2, samples_from=30))
     run(trainer, 60)
     cloud = trainer.method.cloud  # type: ignore[attr-defined]
     write_ply(tmp_path / "out.ply", cloud)
     points = read_point_cloud(tmp_path / "out.ply")
+    assert points.sampling == cloud.sampling == Sampling(0.1, 2)
     assert_same(
         {n: t.detach() for n, t in cloud.tensors().items()},
         {n: t.detach() for n, t in from_points(points).tensors().items()},

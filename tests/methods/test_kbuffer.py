@@ -14,6 +14,7 @@ from render.errors import UserError
 from render.methods import method_class
 from render.methods import splatting as method_module
 from render.methods.kbuffer import KBufferMethod, KBufferOptions
+from render.methods.splatting import RAMP
 from render.scenes.background import Background
 from render.scenes.load import load_scene
 from render.training.trainer import Trainer
@@ -182,7 +183,11 @@ def test_rates_fall_and_positions_scale_with_the_scene() -> None:
     first, later = method.learning_rates(0), method.learning_rates(SMALL.half_life)
     assert first.keys() == {g["name"] for g in method.parameter_groups()}
     assert later["means"] == pytest.approx(first["means"] / 2)
-    assert all(0 < later[name] < first[name] for name in first)
+    assert all(0 < later[name] < first[name] for name in first if name != "network")
+    joins = [method.learning_rates(SMALL.network_from + n)["network"] for n in (-1, 0, 1)]
+    assert joins[0] == 0 < joins[1] < joins[2]
+    whole = method.learning_rates(SMALL.network_from + RAMP)["network"]
+    assert 0 < later["network"] < whole < SMALL.lr_network
     scene = glass_ball()
     wide = replace(scene, bounds=replace(scene.bounds, radius=7.0))
     assert make(scene=wide).learning_rates(0)["means"] == pytest.approx(7 * first["means"])
@@ -211,7 +216,7 @@ def test_bundled_scene_is_recognisable_at_once_and_better_soon() -> None:
     assert psnr(method, views, 1) < psnr(method, views) - 1
 
 
-@pytest.mark.parametrize("change", [{"k": 0}, {"k": 65}, {"sh_degree": 4}])
+@pytest.mark.parametrize("change", [{"k": 0}, {"k": 65}, {"sh_degree": 4}, {"samples": 0}])
 def test_options_out_of_range_are_told_in_a_sentence(change: dict[str, int]) -> None:
     with pytest.raises(UserError, match="expected"):
         make(replace(SMALL, **change), glass_ball(20))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from render.methods.kbuffer import KBufferMethod, KBufferOptions
+from render.methods.splatting import over
 from render.nets import fusion as module
 from render.nets.fusion import ALIGN, Fusion, fold, unfold, visible_box
 from render.nets.gate import Gate
-from tests.methods.glass_ball import SMALL, glass_ball, make
+from tests.methods.glass_ball import SMALL, glass_ball, make, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 K, F = 5, 3
@@ -160,3 +164,45 @@ def test_gradients_of_the_correction_reach_the_gaussians() -> None:
     for name in ("means", "quats", "log_scales", "logits", "features"):
         gradient = method.cloud.tensors()[name].grad
         assert gradient is not None and float(gradient.abs().sum()) > 0, name
+
+
+def units(net: Fusion, given: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """How much the output of every hidden unit varies over a picture, [3 * width]."""
+    found: list[Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _m, _i, out: found.append(out.detach().float()))
+        for layer in (net.enter, net.down, net.wide)
+    ]
+    net(*given)
+    for hook in hooks:
+        hook.remove()
+    bend = module.F.silu if bool(net.smooth) else module.F.relu
+    return torch.cat([bend(out)[0].flatten(1).std(1) for out in found])
+
+
+def test_units_stay_alive_while_it_learns() -> None:
+    """With ReLU and the full rate at once most were dead here: always below zero."""
+    options = replace(SMALL, network_from=12, lr_network=KBufferOptions().lr_network)
+    trainer, _ = trained(150, options)
+    method, camera = trainer.method, trainer.scene.views[0].camera
+    assert isinstance(method, KBufferMethod) and method.fusion is not None
+    layers = method._layers(camera, SMALL.k)
+    rgb = over(layers.image[..., :3], layers.alpha, torch.ones(3))
+    varies = units(method.fusion, (layers.features, rgb, layers.alpha))
+    assert len(varies) == 96
+    assert float((varies > 1e-3).float().mean()) > 0.9
+
+
+def test_models_from_before_keep_their_units() -> None:
+    net, given = network(), inputs(8, 8)
+    state = net.state_dict()
+    assert bool(state.pop("smooth"))
+    older = network(seed=1)
+    older.load_state_dict(state)
+    assert not bool(older.smooth) and not bool(older.state_dict()["smooth"])
+    again = network(seed=2)
+    again.load_state_dict(older.state_dict())
+    assert torch.equal(again(*given), older(*given))
+    assert not torch.equal(older(*given), net(*given))
+    older.smooth.fill_(True)
+    assert torch.equal(older(*given), net(*given))

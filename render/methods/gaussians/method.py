@@ -23,7 +23,7 @@ from render.gaussians.harmonics import HARMONICS
 from render.kbuffer.gaussians import Projected, Splatted, splat
 from render.methods.base import MethodOptions, StepOutput
 from render.methods.gaussians.options import GaussiansOptions
-from render.methods.splatting import CompositePictures, SplattingMethod, over
+from render.methods.splatting import CompositePictures, SplattingMethod
 from render.methods.targets import counted_mean, leave_out
 from render.scenes.types import Scene
 from render.training.sampler import ViewSampler
@@ -85,7 +85,6 @@ class GaussiansMethod(CompositePictures, SplattingMethod):
     def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
         camera, target, background = self._begin(step, sampler, generator)
         self.degree = min(self.options.sh_degree, step // max(1, self.options.sh_every))
-        self._size = (camera.width, camera.height)
         rgb, probe = self._learnt(step, camera, background, generator)
         with stage("loss"):
             rgb, target, share = leave_out(rgb, target)
@@ -103,10 +102,15 @@ class GaussiansMethod(CompositePictures, SplattingMethod):
         """The picture [H, W, 3] of a step, not clamped, and its probe channels [H, W, C] if any."""
         with stage("rasterise"):
             everything, probe = self._composite(camera)
-        return over(everything.image, everything.alpha, background), probe
+        assert self._projected is not None
+        rgb = self._picture(camera, self._projected, everything, self.options.k, background)
+        return rgb, probe
 
     def _composite(self, camera: Camera) -> tuple[Splatted, Tensor | None]:
         """All contributions, and the densifier's probe channels [H, W, C] if it wants any."""
+        sampling = self.cloud.sampling
+        finer = sampling.finer(camera)
+        self._size = (finer.width, finer.height)
         projected = self._projected = self._project(camera)
         projected.splats.retain_grad()
         values, self._probe = self._values(projected, camera), None
@@ -115,9 +119,10 @@ class GaussiansMethod(CompositePictures, SplattingMethod):
             size = (len(self.cloud), self.densifier.channels)
             self._probe = torch.zeros(size, device=self.device, requires_grad=True)
             values = torch.cat([values, self._probe], 1)
-        seen = splat(projected, values, camera.width, camera.height, 0)
-        probe = None if self._probe is None else seen.image[..., channels:]
-        return seen._replace(image=seen.image[..., :channels]), probe
+        seen = splat(projected, values, *self._size, 0)
+        image, alpha = sampling.mean(seen.image), sampling.mean(seen.alpha)
+        probe = None if self._probe is None else image[..., channels:]
+        return seen._replace(image=image[..., :channels], alpha=alpha), probe
 
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generator: torch.Generator

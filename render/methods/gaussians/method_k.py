@@ -15,11 +15,10 @@ from torch import Tensor
 from render.camera import Camera
 from render.errors import UserError
 from render.kbuffer.gaussians import Projected, Splatted
-from render.methods.base import Inspection, MethodOptions, Render
+from render.methods.base import Inspection, MethodOptions
 from render.methods.gaussians.method import GaussiansMethod
 from render.methods.gaussians.options import GaussiansKOptions
 from render.methods.gaussians.readings import ChannelsReading, LayersReading, Reading
-from render.methods.splatting import mean_depth, over
 from render.scenes.types import Scene
 from render.training.stages import stage
 
@@ -39,7 +38,7 @@ class GaussiansKMethod(GaussiansMethod):
         generator: torch.Generator,
     ) -> None:
         assert isinstance(options, GaussiansKOptions)
-        features = options.features or {"layers": 12, "channels": 32}.get(options.reading, 0)
+        features = options.features or {"layers": 4, "channels": 32}.get(options.reading, 0)
         super().__init__(options, scene, device, generator, features)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
@@ -64,7 +63,9 @@ class GaussiansKMethod(GaussiansMethod):
         return [*super().parameter_groups(), self._network_group(self.reading)]
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        network = self._network_rate(self.options.lr_network, step)
+        o, layers = self.options, self.options.reading == "layers"
+        rate = o.lr_network or (1e-3 if layers else 2e-3)
+        network = self._network_rate(rate, o.network_from if layers else None, step)
         return super().learning_rates(step) | network
 
     def _learnt(
@@ -76,29 +77,23 @@ class GaussiansKMethod(GaussiansMethod):
         with stage("rasterise"):
             everything, probe = self._composite(camera)
         assert self._projected is not None
-        return self._picture(self._projected, everything, k, background), probe
-
-    def _project(self, camera: Camera) -> Projected:
-        projected = super()._project(camera)
-        return projected._replace(rgb=self.reading.colors(self.cloud, projected, camera))
+        return self._picture(camera, self._projected, everything, k, background), probe
 
     def _values(self, projected: Projected, camera: Camera) -> Tensor:
         return self.reading.values(self.cloud, projected, camera)
 
-    def _picture(self, projected: Projected, seen: Splatted, k: int, background: Tensor) -> Tensor:
-        """[H, W, 3], not clamped."""
+    def _picture(
+        self, camera: Camera, projected: Projected, seen: Splatted, k: int, background: Tensor
+    ) -> Tensor:
         if not self.network_on:
-            return over(seen.image, seen.alpha, background)
+            return super()._picture(camera, projected, seen, k, background)
         with stage("network"):
+            if self.cloud.sampling.samples > 1:
+                with self.cloud.sampled_once():
+                    projected = self._project(camera)
             return self.reading.decode(self.cloud, projected, seen, k, background)
 
     # ------------------------------------------------------------------ pictures
-    def _rendered(
-        self, projected: Projected, seen: Splatted, background: Tensor, k: int | None
-    ) -> Render:
-        rgb = self._picture(projected, seen, self._clip(k), background.to(self.device))
-        return Render(rgb.clamp(0, 1), seen.alpha, mean_depth(seen.kbuffer))
-
     def _inspection(self, projected: Projected, seen: Splatted) -> Inspection:
         features = seen.kbuffer.gather(self.cloud.features)  # [H, W, K, F]
         plain = super()._inspection(projected, seen)

@@ -38,9 +38,10 @@ class GaussiansOptions(SplattingOptions):
 class GaussiansKOptions(GaussiansOptions):
     """3D Gaussian splatting with the K-Buffers network; ``k`` is the number of layers it fuses."""
 
+    samples: int = 2
     reading: ReadingName = "layers"  # KFN over the K layers of a pixel, or over channels
     network_from: int = 6000  # layers: step at which the fusion starts to learn
-    lr_network: float = 2e-3
-    features: int = 0  # learned channels of every Gaussian; 0: 12 for layers, 32 for channels
+    lr_network: float = 0.0  # 0: 1e-3 for layers, 2e-3 for channels
+    features: int = 0  # learned channels of every Gaussian; 0: 4 for layers, 32 for channels
     width: int = 32  # layers: channels of the U-Net
     layer_dropout: float = 0.15  # share of the steps that train with fewer than K layers

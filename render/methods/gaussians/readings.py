@@ -1,8 +1,7 @@
 """Two readings of "K buffers" on Gaussians: networks between the composite and the picture.
 
-``layers`` takes the word literally: a view-dependent head corrects the colours of the Gaussians,
-KFN gates the K heaviest contributions of every pixel, and a small U-Net turns what they say into a
-correction of the composited picture. ``channels`` is what
+``layers`` takes the word literally: KFN gates the K heaviest contributions of every pixel, and a
+small U-Net turns what they say into a correction of the composited picture. ``channels`` is what
 the authors' program does (../shared/methods/02, sections 4 and 5): each Gaussian has a vector in
 place of a colour, KFN gates the *channels* of the composite, and a U-Net decodes the picture.
 """
@@ -25,20 +24,15 @@ from render.nets.kfn import ChannelGate
 from render.nets.unet import GatedUNet
 
 HARMONICS = 15  # view-dependent ones that the head sees, beside the constant
-LAYERS_HEAD_WIDTH, CHANNELS_HEAD_WIDTH = 32, 64
-FUSED = 4  # layers: channels of every Gaussian that the fusion sees; the head sees all
+HEAD_WIDTH = 64
 
 
 class Reading(nn.Module, ABC):
     """What is composited, and how the picture is made from it."""
 
-    def colors(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
-        """[N, 3] of the Gaussians from this camera."""
-        return projected.rgb
-
     @abstractmethod
     def values(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
-        """[N, C] of the Gaussians, to be composited; ``projected.rgb`` are :meth:`colors`."""
+        """[N, C] of the Gaussians from this camera, to be composited."""
 
     @abstractmethod
     def decode(
@@ -47,6 +41,7 @@ class Reading(nn.Module, ABC):
         """The picture [H, W, 3], not clamped.
 
         Args:
+            projected: one spot a pixel.
             seen: the composite of ``values``; ``image`` [H, W, C] without background.
             k: layers.
         """
@@ -93,12 +88,7 @@ class LayersReading(Reading):
 
     def __init__(self, k: int, features: int, width: int) -> None:
         super().__init__()
-        self.head = ViewHead(features, 3, LAYERS_HEAD_WIDTH)
-        self.fused = min(features, FUSED)
-        self.fusion = Fusion(k, self.fused, width)
-
-    def colors(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
-        return self.head(projected.rgb, cloud, projected, camera)
+        self.fusion = Fusion(k, features, width)
 
     def values(self, cloud: Cloud, projected: Projected, camera: Camera) -> Tensor:
         return projected.rgb
@@ -107,7 +97,7 @@ class LayersReading(Reading):
         self, cloud: Cloud, projected: Projected, seen: Splatted, k: int, background: Tensor
     ) -> Tensor:
         height, width = seen.alpha.shape
-        features, count = cloud.features[:, : self.fused], self.fused
+        features, count = cloud.features, cloud.features.shape[1]
         layers = splat_layers(projected, features, width, height, k, count, kbuffer=False)
         rgb = over(seen.image, seen.alpha, background)
         return self.fusion(layers.features, rgb, seen.alpha)
@@ -126,7 +116,7 @@ class ChannelsReading(Reading):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.head = ViewHead(features, features, CHANNELS_HEAD_WIDTH)
+        self.head = ViewHead(features, features, HEAD_WIDTH)
         self.gate = ChannelGate(features)
         self.unet = GatedUNet(features)
 

@@ -64,7 +64,8 @@ class KBufferMethod(SplattingMethod):
         return groups
 
     def learning_rates(self, step: int) -> dict[str, float]:
-        network = self._network_rate(self.options.lr_network, step)
+        first = max(self.options.network_from, self.options.warm_up)
+        network = self._network_rate(self.options.lr_network, first, step)
         return super().learning_rates(step) | network
 
     def train_step(self, step: int, sampler: ViewSampler, generator: torch.Generator) -> StepOutput:
@@ -97,15 +98,31 @@ class KBufferMethod(SplattingMethod):
 
     def _everything(self, camera: Camera, probe: Tensor) -> Splatted:
         """All contributions with values (r, g, b, two probe channels)."""
+        sampling = self.cloud.sampling
+        finer = sampling.finer(camera)
         with stage("rasterise"):
             projected = self._project(camera)
             values = torch.cat([projected.rgb, probe], 1)
-            return splat(projected, values, camera.width, camera.height, 0)
+            seen = splat(projected, values, finer.width, finer.height, 0)
+            image, alpha = sampling.mean(seen.image), sampling.mean(seen.alpha)
+            return seen._replace(image=image, alpha=alpha)
 
     def _layers(self, camera: Camera, k: int, probe: Tensor | None = None) -> Layers:
-        """K layers of a camera without their K-buffer, see :meth:`_splat`."""
+        """K layers of a camera's pixels without their K-buffer, see :meth:`_splat`.
+
+        Of several samples each has its own K heaviest contributions; layer by layer they are
+        averaged before the network sees them.
+        """
+        sampling = self.cloud.sampling
         with stage("rasterise"):
-            return self._splat(self._project(camera), camera, k, probe, kbuffer=False)
+            projected = self._project(camera)
+            found = self._splat(projected, sampling.finer(camera), k, probe, kbuffer=False)
+            return found._replace(
+                image=sampling.mean(found.image),
+                alpha=sampling.mean(found.alpha),
+                features=sampling.mean(found.features),
+                depth=sampling.mean_depth(found.depth, found.alpha),
+            )
 
     def _splat(
         self,
@@ -152,20 +169,25 @@ class KBufferMethod(SplattingMethod):
         background = background.to(self.device)
         plain = over(layers.image[..., :3], layers.alpha, background)
         correction = self._picture(layers, background) - plain
-        projected = self._project(camera)
-        everything = splat(projected, projected.rgb, camera.width, camera.height, 0)
-        rgb = over(everything.image, everything.alpha, background)
-        return Render((rgb + correction).clamp(0, 1), everything.alpha)
+        sampling = self.cloud.sampling
+        finer, projected = sampling.finer(camera), self._project(camera)
+        seen = splat(projected, projected.rgb, finer.width, finer.height, 0)
+        alpha = sampling.mean(seen.alpha)
+        rgb = over(sampling.mean(seen.image), alpha, background)
+        return Render((rgb + correction).clamp(0, 1), alpha)
 
     @torch.no_grad()
     def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
-        projected = self._project(camera)
-        return self._inspected(projected, self._splat(projected, camera, self._clip(k)))
+        with self.cloud.sampled_once():
+            projected = self._project(camera)
+            return self._inspected(projected, self._splat(projected, camera, self._clip(k)))
 
     @torch.no_grad()
     def view(
         self, camera: Camera, background: Tensor, k: int | None = None
     ) -> tuple[Render, Inspection]:
+        if self.cloud.sampling.samples > 1:
+            return self.render(camera, background, k), self.inspect(camera, k)
         projected = self._project(camera)
         layers = self._splat(projected, camera, self._clip(k))
         return self._rendered(layers, background), self._inspected(projected, layers)

@@ -11,6 +11,8 @@ from render.methods.splatting import SplattingOptions
 class KBufferOptions(SplattingOptions):
     """K layers of Gaussian footprints, fused by the K-Buffers network."""
 
+    samples: int = 2
+
     # densification
     refine_from: int = 400
     refine_every: int = 150
@@ -24,7 +26,7 @@ class KBufferOptions(SplattingOptions):
     # fusion network
     network: bool = True
     network_from: int = 1000  # step at which it starts to learn, not before warm_up
-    lr_network: float = 2e-3
+    lr_network: float = 1e-3
     features: int = 4  # learned feature channels of every Gaussian
     width: int = 32  # channels of the U-Net
     layer_dropout: float = 0.15  # share of the steps that train with fewer than K layers

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from render.errors import UserError
+from render.sampling import PUBLISHED, Sampling
 from render.scenes.types import PointCloud
 
 Columns = dict[str, np.ndarray]  # lower-case names, each [N]
@@ -30,12 +31,12 @@ class Table:
     Args:
         columns: each [N]; names as in PLY (red, nx, f_dc_0, ...).
         note: what the reader assumed or left out, for the log.
-        low_pass: of Gaussians, where the file tells; see :class:`PointCloud`.
+        sampling: of Gaussians; see :class:`PointCloud`.
     """
 
     columns: Columns
     note: str = ""
-    low_pass: float | None = None
+    sampling: Sampling = PUBLISHED
 
 
 def to_cloud(path: Path, table: Table) -> PointCloud:
@@ -83,7 +84,7 @@ def to_cloud(path: Path, table: Table) -> PointCloud:
         " ".join([path.name, *(f"({text})" for text in said)]),
         gaussians=gaussians,
         offset=offset,
-        low_pass=table.low_pass,
+        sampling=table.sampling,
     )
     return cloud.subset(torch.from_numpy(keep)) if dropped else cloud
 

@@ -11,12 +11,19 @@ import torch
 
 from render.errors import UserError
 from render.memory import loading_bytes
+from render.sampling import LOW_PASS, MAX_SAMPLES, PUBLISHED, Sampling
 from render.scenes.clouds.columns import Table, no_points, splat_columns, to_cloud
 from render.scenes.clouds.e57 import e57_count, read_e57
 from render.scenes.clouds.las import las_count, read_las
 from render.scenes.clouds.mesh import MESH_FORMS, MeshForm, read_mesh
 from render.scenes.clouds.pcd import read_pcd, read_pcd_header
-from render.scenes.clouds.ply import find_points, read_ply, read_ply_header, write_ply_rows
+from render.scenes.clouds.ply import (
+    Header,
+    find_points,
+    read_ply,
+    read_ply_header,
+    write_ply_rows,
+)
 from render.scenes.clouds.pointnumpy import describe_numpy, numpy_size, read_numpy
 from render.scenes.clouds.pointtext import first_row, read_text_table
 from render.scenes.clouds.splat import BYTES as SPLAT_BYTES
@@ -212,8 +219,19 @@ def _kind(path: Path) -> tuple[FileType, Form | None]:
 def _read_ply(path: Path, most: int | None) -> Table:
     rows = read_ply(path, most)
     columns = {str(n).lower(): rows[n] for n in rows.dtype.names or ()}
-    trained = "f_dc_0" in columns
-    return Table(columns, low_pass=read_ply_header(path).number("low_pass") if trained else None)
+    if "f_dc_0" not in columns:
+        return Table(columns)
+    return Table(columns, sampling=_sampling(read_ply_header(path)))
+
+
+def _sampling(header: Header) -> Sampling:
+    """What the comments of a 3DGS PLY say of it; that of 3D Gaussian splatting without any."""
+    low_pass, samples = header.number("low_pass"), header.number("samples") or 1.0
+    found = Sampling(
+        LOW_PASS if low_pass is None else low_pass,
+        int(samples) if 1 <= samples <= MAX_SAMPLES else 1,
+    )
+    return found if found.usable else PUBLISHED
 
 
 def _mesh_reader(form: MeshForm) -> Callable[[Path, int | None], Table]:
