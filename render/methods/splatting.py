@@ -230,11 +230,11 @@ class SplattingMethod(Method):
 
     def _load_cloud(self, state: dict[str, Any]) -> None:
         check_rows(state["cloud"], self.cloud.tensors())
-        self.cloud.replace({n: t.to(self.device) for n, t in state["cloud"].items()})
         # Older states have none of the two.
         found = Sampling(float(state.get("low_pass", LOW_PASS)), int(state.get("samples", 1)))
         if not found.usable:
             raise ValueError(f"the checkpoint has an impossible sampling of pixels, {found}")
+        self.cloud.replace({n: t.to(self.device) for n, t in state["cloud"].items()})
         self.cloud.sampling = found
 
     def describe(self) -> dict[str, int | float | str]:

@@ -101,7 +101,7 @@ def test_base_stage_leaves_harmonics_alone() -> None:
 def test_positions_from_silhouettes_then_colours_alone() -> None:
     """The stages for wrong masks: first only positions move, then all but them; ridge pulls in."""
     options = replace(SMALL, pos_first=True, pos_epochs=1, sh_alone=True, sh_alone_epochs=1)
-    options = replace(options, ridge_position=0.5)
+    options = replace(options, ridge_position=0.5, outliers=True)
     scene = sphere_scene()
     method = make(options, scene)
     trainer = Trainer(method, scene, 0)
@@ -153,10 +153,16 @@ def test_stages_can_be_left_out() -> None:
     none = replace(PointRadianceOptions(), base_epochs=0, sh_epochs=0, refine_n=0)
     assert [s.name for s in plan(none, 5)] == ["view dependence"]
     only = replace(none, pos_first=True, sh_epochs=2)
-    assert [(s.name, s.begin) for s in plan(only, 5)] == [
-        ("positions from silhouettes", "nothing"),
-        ("view dependence", "outliers"),
-    ]
+    for outliers, begin in ((False, "nothing"), (True, "outliers")):
+        assert [(s.name, s.begin) for s in plan(replace(only, outliers=outliers), 5)] == [
+            ("positions from silhouettes", "nothing"),
+            ("view dependence", begin),
+        ]
+    alone = plan(replace(none, sh_alone=True, sh_epochs=2), 5)[0]
+    assert (alone.rates["xyz"], alone.rates["radius"]) == (0, 0)
+    assert 0 < alone.rates["sh"] < none.lr_sh and 0 < alone.rates["base"] < none.lr_base
+    faithful = plan(replace(FaithfulOptions(), sh_alone=True), 5)[0].rates
+    assert faithful["sh"] == faithful["base"] == pytest.approx(1.5e-2)  # the authors'
 
 
 def test_wide_hull_shrinks_onto_the_silhouettes() -> None:
@@ -393,7 +399,7 @@ def test_refinement_spares_what_carries_the_picture() -> None:
     assert float(method.parts(WHITE).largest[lonely]) > 0.5
     generator, stage = torch.Generator().manual_seed(0), method.stages[-1]
     assert bool((method._changed(stage, generator).tensors["xyz"][:, 2] > 1.2).any())
-    method.options = replace(method.options, refine_outliers=True)
+    method.options = replace(method.options, outliers=True)
     assert not bool((method._changed(stage, generator).tensors["xyz"][:, 2] > 1.2).any())
 
 

@@ -213,7 +213,7 @@ class PointRadianceMethod(DiscPictures):
             largest, blame = self.parts(self.background.color(generator))
             origin = (largest >= o.remove_unseen).nonzero()[:, 0]
         unseen = count - len(origin)
-        if o.refine_outliers or not double:
+        if o.outliers:
             stay = refine.without_outliers(
                 tensors["xyz"][origin], self.voxel, o.outlier_neighbours, o.outlier_deviations
             )

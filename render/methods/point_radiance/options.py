@@ -67,9 +67,9 @@ class PointRadianceOptions(MethodOptions):
 
     # refinements: who goes, who gets a twin
     voxel: float = 0.0  # one point a voxel of this size; 0: half the distance of neighbours
+    outliers: bool = False  # whether they are removed, after pos_first and in refinements
     outlier_neighbours: int = 20
     outlier_deviations: float = 2.0  # farther from its neighbours than the mean plus so many: gone
-    refine_outliers: bool = False  # whether refinements remove them, too
     refine_restart: bool = False  # whether refinements begin with fresh moments and full rates
     refine_share: float = 0.0  # of the points added at each, beside a new one for each that goes
     remove_unseen: float = 0.3  # largest share of a pixel in any view below which a point goes
@@ -84,7 +84,7 @@ class PointRadianceOptions(MethodOptions):
     lr_base: float = 1e-2
     lr_sh: float = 2e-3
     lr_base_only: float = 1e-2  # in the first stage of the base colour
-    lr_sh_alone: float = 1.5e-2  # in the stage sh_alone
+    sh_alone_rate: float = 15 / 22  # of lr_base and lr_sh, in the stage sh_alone
     decay: float = 0.95  # of all rates, each epoch; every stage begins anew
     lowest: float = 0.05  # share of a rate that stays at least
     gradient: float = 0.03  # weight of the gradient loss (the authors' lr_s)
@@ -136,7 +136,7 @@ class FaithfulOptions(PointRadianceOptions):
     sh_epochs: int = 30
     refine_n: int = 2
     refine_epochs: int = 30
-    refine_outliers: bool = True
+    outliers: bool = True
     refine_restart: bool = True
     refine_share: float = 1.0
     voxel: float = 0.01 / 1.366  # 0.01 in the units of these scenes

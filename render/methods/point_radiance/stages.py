@@ -55,9 +55,9 @@ def plan(options: PointRadianceOptions, views: int) -> tuple[Stage, ...]:
     if o.pos_first:
         rates = still | {"xyz": o.lr_xyz_first}
         add("positions from silhouettes", o.pos_epochs, rates, silhouettes=True)
-    after: Begin = "outliers" if stages else "nothing"
+    after: Begin = "outliers" if stages and o.outliers else "nothing"
     if o.sh_alone:
-        rates = still | {"base": o.lr_sh_alone, "sh": o.lr_sh_alone}
+        rates = still | {name: o.sh_alone_rate * full[name] for name in ("base", "sh")}
         add("colours alone", o.sh_alone_epochs, rates, begin=after)
         after = "nothing"
     base = full | {"base": o.lr_base_only, "sh": 0.0}
