@@ -340,6 +340,17 @@ def default_count(pixels: int) -> int:
     return int(min(max(30000 * (pixels / 40000) ** 0.5, 5000), 250000))
 
 
+def composite(projected: Projected, values: Tensor, camera: Camera, sampling: Sampling) -> Splatted:
+    """All contributions to the pixels of ``camera``, [H, W, C], without a K-buffer.
+
+    Args:
+        projected: on the finer grid of ``sampling``. values: [N, C].
+    """
+    finer = sampling.finer(camera)
+    seen = splat(projected, values, finer.width, finer.height, 0)
+    return seen._replace(image=sampling.mean(seen.image), alpha=sampling.mean(seen.alpha))
+
+
 def mean_depth(kbuffer: KBuffer) -> Tensor:
     """Depth [H, W] of a picture: the mean over its layers by weight; 0 where it is empty."""
     assert kbuffer.weight is not None

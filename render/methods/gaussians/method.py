@@ -20,10 +20,10 @@ from render.gaussians.densify.blame import BlameDensifier, BlameOptions, probe_l
 from render.gaussians.densify.default import DefaultDensifier, DefaultOptions
 from render.gaussians.densify.mcmc import McmcDensifier, McmcOptions
 from render.gaussians.harmonics import HARMONICS
-from render.kbuffer.gaussians import Projected, Splatted, splat
+from render.kbuffer.gaussians import Projected, Splatted
 from render.methods.base import MethodOptions, StepOutput
 from render.methods.gaussians.options import GaussiansOptions
-from render.methods.splatting import CompositePictures, SplattingMethod
+from render.methods.splatting import CompositePictures, SplattingMethod, composite
 from render.methods.targets import counted_mean, leave_out
 from render.scenes.types import Scene
 from render.training.sampler import ViewSampler
@@ -108,9 +108,8 @@ class GaussiansMethod(CompositePictures, SplattingMethod):
 
     def _composite(self, camera: Camera) -> tuple[Splatted, Tensor | None]:
         """All contributions, and the densifier's probe channels [H, W, C] if it wants any."""
-        sampling = self.cloud.sampling
-        finer = sampling.finer(camera)
-        self._size = (finer.width, finer.height)
+        finer = self.cloud.sampling.finer(camera)
+        self._size = (finer.width, finer.height)  # of the grid that the splats are on
         projected = self._projected = self._project(camera)
         projected.splats.retain_grad()
         values, self._probe = self._values(projected, camera), None
@@ -119,10 +118,9 @@ class GaussiansMethod(CompositePictures, SplattingMethod):
             size = (len(self.cloud), self.densifier.channels)
             self._probe = torch.zeros(size, device=self.device, requires_grad=True)
             values = torch.cat([values, self._probe], 1)
-        seen = splat(projected, values, *self._size, 0)
-        image, alpha = sampling.mean(seen.image), sampling.mean(seen.alpha)
-        probe = None if self._probe is None else image[..., channels:]
-        return seen._replace(image=image[..., :channels], alpha=alpha), probe
+        seen = composite(projected, values, camera, self.cloud.sampling)
+        probe = None if self._probe is None else seen.image[..., channels:]
+        return seen._replace(image=seen.image[..., :channels]), probe
 
     def after_step(
         self, step: int, optimizer: torch.optim.Optimizer, generator: torch.Generator

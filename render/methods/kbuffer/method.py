@@ -14,10 +14,10 @@ from torch import Tensor
 
 from render.camera import Camera
 from render.gaussians.densify.blame import BlameDensifier, BlameOptions, probe_loss
-from render.kbuffer.gaussians import Layers, Projected, Splatted, splat, splat_layers
+from render.kbuffer.gaussians import Layers, Projected, Splatted, splat_layers
 from render.methods.base import Inspection, MethodOptions, Render, StepOutput
 from render.methods.kbuffer.options import KBufferOptions
-from render.methods.splatting import SplattingMethod, over, shares
+from render.methods.splatting import SplattingMethod, composite, over, shares
 from render.methods.targets import counted_mean, leave_out
 from render.nets.fusion import Fusion
 from render.scenes.types import Scene
@@ -98,14 +98,10 @@ class KBufferMethod(SplattingMethod):
 
     def _everything(self, camera: Camera, probe: Tensor) -> Splatted:
         """All contributions with values (r, g, b, two probe channels)."""
-        sampling = self.cloud.sampling
-        finer = sampling.finer(camera)
         with stage("rasterise"):
             projected = self._project(camera)
             values = torch.cat([projected.rgb, probe], 1)
-            seen = splat(projected, values, finer.width, finer.height, 0)
-            image, alpha = sampling.mean(seen.image), sampling.mean(seen.alpha)
-            return seen._replace(image=image, alpha=alpha)
+            return composite(projected, values, camera, self.cloud.sampling)
 
     def _layers(self, camera: Camera, k: int, probe: Tensor | None = None) -> Layers:
         """K layers of a camera's pixels without their K-buffer, see :meth:`_splat`.
@@ -169,12 +165,10 @@ class KBufferMethod(SplattingMethod):
         background = background.to(self.device)
         plain = over(layers.image[..., :3], layers.alpha, background)
         correction = self._picture(layers, background) - plain
-        sampling = self.cloud.sampling
-        finer, projected = sampling.finer(camera), self._project(camera)
-        seen = splat(projected, projected.rgb, finer.width, finer.height, 0)
-        alpha = sampling.mean(seen.alpha)
-        rgb = over(sampling.mean(seen.image), alpha, background)
-        return Render((rgb + correction).clamp(0, 1), alpha)
+        projected = self._project(camera)
+        everything = composite(projected, projected.rgb, camera, self.cloud.sampling)
+        rgb = over(everything.image, everything.alpha, background)
+        return Render((rgb + correction).clamp(0, 1), everything.alpha)
 
     @torch.no_grad()
     def inspect(self, camera: Camera, k: int | None = None) -> Inspection:
